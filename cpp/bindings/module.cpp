@@ -1,0 +1,39 @@
+// The extension module `_core`: table of contents.
+#include "bindings/module.hpp"
+
+#include <cstdlib>
+
+#include "core/parallel.hpp"
+#include "isa/dispatch.hpp"
+
+namespace {
+
+void translate(std::exception_ptr failure) {
+    try {
+        if (failure) std::rethrow_exception(failure);
+    } catch (const unitstride::Error& error) {
+        const bool is_type = error.kind() == unitstride::Error::Kind::type;
+        PyErr_SetString(is_type ? PyExc_TypeError : PyExc_ValueError, error.what());
+    } catch (const unitstride::Interrupted&) {
+        if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+    }
+}
+
+bool signal_arrived() {
+    const pybind11::gil_scoped_acquire acquired;
+    return PyErr_CheckSignals() != 0;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+    pybind11::register_exception_translator(translate);
+    const char* wanted = std::getenv("UNITSTRIDE_ISA");
+    unitstride::use_isa(wanted != nullptr ? wanted : "");
+    unitstride::set_interrupt_hook(signal_arrived);
+    unitstride::register_probe(module);
+    unitstride::register_runtime(module);
+    unitstride::register_softmax(module);
+    unitstride::register_softmax_vjp(module);
+    unitstride::register_fast_calls(module);
+}

@@ -1,0 +1,25 @@
+// What the files of the extension module register.
+#pragma once
+
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.hpp"
+
+namespace unitstride {
+
+void register_probe(py::module_& module);
+void register_runtime(py::module_& module);
+void register_softmax(py::module_& module);
+void register_softmax_vjp(py::module_& module);
+void register_fast_calls(py::module_& module);
+
+// Releases the GIL for the work, but not for so little that the release would show.
+template <class Work>
+auto without_gil(std::ptrdiff_t elements, Work&& work) {
+    constexpr std::ptrdiff_t small = 4096;
+    if (elements < small) return work();
+    const py::gil_scoped_release released;  // the arguments' owners keep the arrays alive
+    return work();
+}
+
+}  // namespace unitstride

@@ -1,0 +1,31 @@
+// Element types as they lie in memory. The 16-bit ones only store: arithmetic on them is in float.
+#pragma once
+
+#include <cstdint>
+
+namespace unitstride {
+
+struct Float16 {
+    std::uint16_t bits;
+};
+struct BFloat16 {
+    std::uint16_t bits;
+};
+
+enum class Storage : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
+
+constexpr int storage_count = 4;
+
+// The type that values of a storage type are computed in.
+template <class S>
+struct ComputeOf {
+    using type = float;
+};
+template <>
+struct ComputeOf<double> {
+    using type = double;
+};
+template <class S>
+using Compute = typename ComputeOf<S>::type;
+
+}  // namespace unitstride

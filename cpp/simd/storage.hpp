@@ -1,0 +1,127 @@
+// Loads and stores of every storage type as vectors of its compute type.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace unitstride::UNITSTRIDE_ISA {
+namespace {
+
+
+// float16 <-> float in integer arithmetic, for instruction sets without a conversion. Exact down to the subnormals
+// one way, rounded to nearest even the other way.
+inline F32 float16_to_float(U32 half) noexcept {
+    const U32 sign = (half & 0x8000u) << 16;
+    const U32 magnitude = half & 0x7fffu;
+    // Exponent and fraction moved into place; the factor 2^112 corrects the bias, subnormals included.
+    const F32 scaled = reinterpret_cast<F32>(magnitude << 13) * splat(0x1p112f);
+    const U32 special = reinterpret_cast<U32>(magnitude > 0x7bffu);
+    const U32 inf_or_nan = (magnitude << 13) | 0x7f800000u;
+    const U32 bits = (special & inf_or_nan) | (~special & reinterpret_cast<U32>(scaled));
+    return reinterpret_cast<F32>(bits | sign);
+}
+inline U32 float_to_float16(F32 value) noexcept {
+    const U32 bits = reinterpret_cast<U32>(value);
+    const U32 sign = (bits >> 16) & 0x8000u;
+    const U32 magnitude = bits & 0x7fffffffu;
+    // Below 2^-14: adding 0.5 lets the float adder round at the subnormal's last place.
+    const U32 tiny = reinterpret_cast<U32>(reinterpret_cast<F32>(magnitude) + splat(0.5f)) - 0x3f000000u;
+    const U32 odd = (magnitude >> 13) & 1u;
+    const U32 normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
+    const U32 is_tiny = reinterpret_cast<U32>(magnitude < 0x38800000u);
+    const U32 is_large = reinterpret_cast<U32>(magnitude >= 0x477ff000u);
+    const U32 is_nan = reinterpret_cast<U32>(magnitude > 0x7f800000u);
+    U32 half = (is_tiny & tiny) | (~is_tiny & normal);
+    half = (is_large & 0x7c00u) | (~is_large & half);
+    half |= is_nan & 0x200u;
+    return half | sign;
+}
+
+inline F32 load_as(const Float16* source) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+#elif defined(__AVX2__)
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+#else
+    return float16_to_float(__builtin_convertvector(load_vector<U16Half>(source), U32));
+#endif
+}
+inline F32 load_as(const BFloat16* source) noexcept {
+    return reinterpret_cast<F32>(__builtin_convertvector(load_vector<U16Half>(source), U32) << 16);
+}
+inline F32 load_as(const float* source) noexcept { return load(source); }
+inline F64 load_as(const double* source) noexcept { return load(source); }
+
+inline U16Half to_storage(F32 v, const Float16*) noexcept {
+#if defined(__AVX512F__)
+    return reinterpret_cast<U16Half>(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+    return reinterpret_cast<U16Half>(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    return __builtin_convertvector(float_to_float16(v), U16Half);
+#endif
+}
+// Rounds to nearest even on the bits: the instruction for it flushes subnormals.
+inline U16Half to_storage(F32 v, const BFloat16*) noexcept {
+    const U32 bits = reinterpret_cast<U32>(v);
+    const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const U32 is_nan = reinterpret_cast<U32>((bits & 0x7fffffffu) > 0x7f800000u);
+    const U32 nan = (bits >> 16) | 0x40u;
+    return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), U16Half);
+}
+inline F32 to_storage(F32 v, const float*) noexcept { return v; }
+inline F64 to_storage(F64 v, const double*) noexcept { return v; }
+
+template <class S>
+inline void store_as(S* target, Vec<Compute<S>> v) noexcept {
+    store_vector(target, to_storage(v, target));
+}
+
+template <class S>
+inline Vec<Compute<S>> load_first_as(const S* source, size count, Compute<S> fill) noexcept {
+    if constexpr (sizeof(S) >= 4) {
+        return load_first(source, count, fill);
+    } else {
+        S lane[lanes<float>] = {};
+        for (size i = 0; i < count; ++i) lane[i] = load_scalar(source + i);
+        const F32 v = load_as(lane);
+        float values[lanes<float>];
+        store(values, v);
+        return load_first(values, count, fill);
+    }
+}
+template <class S>
+inline void store_first_as(S* target, Vec<Compute<S>> v, size count) noexcept {
+    if constexpr (sizeof(S) >= 4) {
+        store_first(target, v, count);
+    } else {
+        S lane[lanes<float>];
+        store_as(lane, v);
+        for (size i = 0; i < count; ++i) store_scalar(target + i, lane[i]);
+    }
+}
+// `target` is aligned to the bytes stored.
+template <class S>
+inline void store_streaming_as(S* target, Vec<Compute<S>> v) noexcept {
+    if constexpr (sizeof(S) >= 4) {
+        store_streaming(target, v);
+    } else {
+#if defined(__AVX512F__)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(target), reinterpret_cast<__m256i>(to_storage(v, target)));
+#elif defined(__AVX2__)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(target), reinterpret_cast<__m128i>(to_storage(v, target)));
+#else
+        store_as(target, v);
+#endif
+    }
+}
+// Bytes of storage that one vector of the compute type fills.
+template <class S>
+constexpr std::uintptr_t stored_vector_bytes = vector_bytes / sizeof(Compute<S>) * sizeof(S);
+
+template <class S>
+inline bool can_stream(const S* target) noexcept {
+    return reinterpret_cast<std::uintptr_t>(target) % stored_vector_bytes<S> == 0;
+}
+
+}  // namespace
+}  // namespace unitstride::UNITSTRIDE_ISA
