@@ -43,7 +43,8 @@ struct SoftmaxRows {
     std::ptrdiff_t rows, length;
     std::ptrdiff_t x_stride, out_stride;  // elements from line to line
     const void* constants;                // ExpConstants of the compute type
-    void* scratch;                        // `length` elements of the compute type, aligned to 64 bytes, 64 bytes spare
+    void* scratch;                        // two lines of the compute type, aligned to 64 bytes, 64 bytes spare each
+    std::ptrdiff_t scratch_stride;        // elements between them
     LineSum* sums;                        // one per line, or null
     SoftmaxOutput output;
     bool streaming;       // stores go past the caches

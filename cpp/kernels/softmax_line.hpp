@@ -20,7 +20,7 @@ struct LineAccumulators {
 };
 
 template <class T, bool with_plain, bool with_excess>
-inline void accumulate_group(const Vec<T> (&x)[group_vectors], const Vec<T> (&p)[group_vectors], Vec<T> highest,
+[[gnu::always_inline]] inline void accumulate_group(const Vec<T> (&x)[group_vectors], const Vec<T> (&p)[group_vectors], Vec<T> highest,
                               LineAccumulators<T>& sums) noexcept {
     if constexpr (with_plain) sums.plain.add((p[0] + p[1]) + (p[2] + p[3]));
     if constexpr (with_excess) {
@@ -76,12 +76,12 @@ struct LogSumOrigin<double> {
     F64 highest[1], log_sum[1];
 };
 
-inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin, const ExpConstants<float>& constants) noexcept {
+[[gnu::always_inline]] inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin, const ExpConstants<float>& constants) noexcept {
     const F64 inverse = splat(constants.inverse_temperature_wide);
     return narrow((widen_low(x) - origin.highest[0]) * inverse - origin.log_sum[0],
                   (widen_high(x) - origin.highest[1]) * inverse - origin.log_sum[1]);
 }
-inline F64 subtract_log_sum(F64 x, const LogSumOrigin<double>& origin, const ExpConstants<double>& constants) noexcept {
+[[gnu::always_inline]] inline F64 subtract_log_sum(F64 x, const LogSumOrigin<double>& origin, const ExpConstants<double>& constants) noexcept {
     const F64 highest = origin.highest[0], log_sum = origin.log_sum[0];
     const F64 d = x - highest;
     const F64 part = d - x;

@@ -1,7 +1,7 @@
 // Softmax of contiguous lines, one after the other, in three passes over a line that stays in cache:
 // the maximum; the exponentials into a scratch line, with their sum; the scratch times 1 / sum into the output.
-// The second pass prefetches the next line, so that memory works while the exponentials are computed, and the third
-// one stores past the caches when the arrays do not fit them: a line is read once and written once.
+// The second pass prefetches the next line and, where the arrays do not fit the caches, writes the line before past
+// them: memory reads, arithmetic and memory writes overlap, and every line is read once and written once.
 #pragma once
 
 #include "kernels/softmax_line.hpp"
@@ -32,20 +32,48 @@ inline Compute<S> highest_of(const S* x, size length) noexcept {
     return highest_lane(max_or_second(best[0], best[2]));
 }
 
-template <class S, bool keep, bool with_plain, bool with_excess>
-inline void exponentials(const S* x, Compute<S>* p, size length, const LineOrigin<Compute<S>>& origin,
+// How far ahead of the maximum's loads memory is asked for: the hardware's own prefetching follows loads too closely
+// when arithmetic comes between them.
+constexpr size prefetch_bytes = 2048;
+
+// The line after the one that is worked on: its maximum is found on the way, which also brings it into the cache.
+template <class S>
+struct NextLine {
+    const S* x;
+    Vec<Compute<S>> best[group_vectors];
+
+    explicit NextLine(const S* line) noexcept : x(line) {
+        for (auto& b : best) b = splat(-static_cast<Compute<S>>(__builtin_huge_val()));
+    }
+    [[gnu::always_inline]] void look_at(int k, size i) noexcept { best[k] = max_or_second(load_as(x + i), best[k]); }
+    void look_at_first(size i, size count) noexcept {
+        best[0] = max_or_second(load_first_as(x + i, count, best[0][0]), best[0]);
+    }
+    Compute<S> highest() const noexcept {
+        return highest_lane(max_or_second(max_or_second(best[0], best[1]), max_or_second(best[2], best[3])));
+    }
+};
+
+// The exponentials of a line, into `p` if they are kept, and their sums.
+template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
+[[gnu::always_inline]] inline void exponentials(const S* x, Compute<S>* p, size length, const LineOrigin<Compute<S>>& origin,
                          const ExpConstants<Compute<S>>& constants, LineAccumulators<Compute<S>>& sums,
-                         const S* next) noexcept {
+                         NextLine<S>& next, Pending& pending) noexcept {
     using T = Compute<S>;
     constexpr size width = lanes<T>, group = group_vectors * width;
-    constexpr size line = 64 / static_cast<size>(sizeof(S));
-    Vec<T> v[group_vectors], e[group_vectors];
+    constexpr size line = 64 / static_cast<size>(sizeof(S)), ahead = prefetch_bytes / static_cast<size>(sizeof(S));
     size i = 0;
     for (; i + group <= length; i += group) {
+        // Bursts of eight vectors every other group: with four or sixteen, reads and writes get in each other's way.
+        if constexpr (Pending::writes)
+            if (i & group) pending.template advance<2 * group_vectors>();
+        Vec<T> v[group_vectors], e[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) v[k] = load_as(x + i + k * width);
 #pragma GCC unroll 4
-        for (size k = 0; k < group; k += line) prefetch(next + i + k);
+        for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
+#pragma GCC unroll 4
+        for (int k = 0; k < group_vectors; ++k) next.look_at(k, i + k * width);
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) {
             e[k] = exp_scaled<T>(v[k], origin, constants);
@@ -55,120 +83,181 @@ inline void exponentials(const S* x, Compute<S>* p, size length, const LineOrigi
     }
     if (i == length) return;
     const T fill = -static_cast<T>(__builtin_huge_val());
+    Vec<T> v[group_vectors], e[group_vectors];
+#pragma GCC unroll 1
     for (int k = 0; k < group_vectors; ++k, i += width) {
         const size count = length - i < width ? (length > i ? length - i : 0) : width;
         v[k] = splat(fill);
         e[k] = Vec<T>{};
         if (count == 0) continue;
         v[k] = load_first_as(x + i, count, fill);
-        e[k] = exp_scaled<T>(v[k], origin, constants);
-        if (count < width) {
-            T lane[width];  // what lies past the end is +0
-            for (size l = 0; l < width; ++l) lane[l] = T(0);
-            store_first(lane, e[k], count);
-            e[k] = load(lane);
-        }
+        next.look_at_first(i, count);
+        e[k] = keep_first(exp_scaled<T>(v[k], origin, constants), count);  // what lies past the end is +0
         if constexpr (keep) store(p + i, e[k]);  // the scratch has room for a whole vector
     }
     accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
 }
 
+// p[i] * scale.
 template <class S>
-inline void write_scaled(S* out, const Compute<S>* p, size length, Compute<S> scale, bool streaming) noexcept {
-    using T = Compute<S>;
-    const bool is_nan = scale != scale;  // one NaN for every layout, whichever element brought it
-    const Vec<T> factor = splat(scale);
-    if (is_nan) {
-        write_line(out, length, streaming, [&](size, size) { return splat(static_cast<T>(__builtin_nan(""))); });
-    } else {
-        write_line(out, length, streaming, [&](size i, size) { return load(p + i) * factor; });
+struct ScaledResult {
+    static constexpr bool writes = true;
+    const Compute<S>* p;
+    Vec<Compute<S>> scale;
+    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept { return load(p + i) * scale; }
+};
+
+// (x[i] - max) / temperature - log_sum.
+template <class S>
+struct LogResult {
+    static constexpr bool writes = true;
+    const S* x;
+    LogSumOrigin<Compute<S>> origin;
+    ExpConstants<Compute<S>> constants;
+
+    LogResult() = default;
+    LogResult(const S* line, double highest, double log_sum, const ExpConstants<Compute<S>>& exp) noexcept
+        : x(line), constants(exp) {
+        for (auto& h : origin.highest) h = splat(highest);
+        for (auto& l : origin.log_sum) l = splat(log_sum);
     }
-}
-
-template <class S>
-inline void write_log(S* out, const S* x, size length, double highest, double log_sum,
-                      const ExpConstants<Compute<S>>& constants, bool streaming) noexcept {
-    using T = Compute<S>;
-    constexpr size width = lanes<T>;
-    LogSumOrigin<T> origin;
-    for (auto& h : origin.highest) h = splat(highest);
-    for (auto& l : origin.log_sum) l = splat(log_sum);
-    if (log_sum != log_sum) {
-        write_line(out, length, streaming, [&](size, size) { return splat(static_cast<T>(__builtin_nan(""))); });
-    } else {
-        write_line(out, length, streaming, [&](size i, size count) {
-            return subtract_log_sum(count == width ? load_as(x + i) : load_first_as(x + i, count, T(0)), origin,
-                                    constants);
-        });
+    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size count) const noexcept {
+        constexpr size width = lanes<Compute<S>>;
+        const auto v = count == width ? load_as(x + i) : load_first_as(x + i, count, Compute<S>(0));
+        return subtract_log_sum(v, origin, constants);
     }
-}
+};
 
-// Completes `sum` and tells whether NaN comes of what is not NaN.
+// Nothing is written.
 template <class S>
-inline bool describe_line(const S* x, size length, const LineOrigin<Compute<S>>& origin, double excess,
-                          LineSum& sum) noexcept {
-    const bool undefined = excess != excess;
-    sum.highest = static_cast<double>(origin.highest[0]);
-    sum.excess = excess;
-    sum.has_nan = undefined && holds_nan(x, length);
-    return undefined && !sum.has_nan;
+struct NoResult {
+    static constexpr bool writes = false;
+    Vec<Compute<S>> operator()(size, size) const noexcept { return Vec<Compute<S>>{}; }
+};
+
+template <class S, SoftmaxOutput output>
+struct ResultOf;
+template <class S>
+struct ResultOf<S, SoftmaxOutput::softmax> {
+    using type = ScaledResult<S>;
+};
+template <class S>
+struct ResultOf<S, SoftmaxOutput::log_softmax> {
+    using type = LogResult<S>;
+};
+template <class S>
+struct ResultOf<S, SoftmaxOutput::none> {
+    using type = NoResult<S>;
+};
+
+// One NaN for every layout, whichever element brought it.
+template <class S>
+inline void write_nan(S* out, size length, bool streaming) noexcept {
+    using T = Compute<S>;
+    write_line(out, length, streaming, [](size, size) { return splat(static_cast<T>(__builtin_nan(""))); });
 }
 
+// Completes `line` and tells whether NaN comes of what is not NaN.
+template <class S>
+inline bool describe_line(const S* x, size length, const LineOrigin<Compute<S>>& origin,
+                          const LineAccumulators<Compute<S>>& sums, const ExpConstants<Compute<S>>& constants,
+                          LineSum& line) noexcept {
+    using T = Compute<S>;
+    const TwoWords others = fold_lanes(sums.excess);
+    double maxima = 0;
+    for (size l = 0; l < lanes<T>; ++l) maxima += static_cast<double>(sums.maxima[l]);
+    const F64 near_part = splat(static_cast<double>(origin.highest[0] - origin.shift[0]));
+    const F64 offset = splat(static_cast<double>(origin_offset<T>(origin)[0]));
+    const F64 excess = excess_of<T>(splat(others.sum + others.error), splat(maxima), near_part, offset, constants);
+    const bool undefined = excess[0] != excess[0];
+    line = {static_cast<double>(origin.highest[0]), excess[0], undefined && holds_nan(x, length)};
+    return undefined && !line.has_nan;
+}
+
+// The lines of a task, one after the other.
 template <class S, SoftmaxOutput output, bool with_sums>
-inline void one_row(SoftmaxRows& task, size row) noexcept {
+class RowRunner {
     using T = Compute<S>;
-    constexpr bool with_plain = output == SoftmaxOutput::softmax;
-    constexpr bool with_excess = output != SoftmaxOutput::softmax || with_sums;
-    const ExpConstants<T> constants = exp_constants<T>(task);
-    const S* x = static_cast<const S*>(task.x) + row * task.x_stride;
-    T* p = static_cast<T*>(task.scratch);
-    const LineOrigin<T> origin = line_origin<T>(splat(highest_of(x, task.length)), constants);
-    LineAccumulators<T> sums = {};
-    const S* next = row + 1 < task.rows ? x + task.x_stride : x;
-    exponentials<S, with_plain, with_plain, with_excess>(x, p, task.length, origin, constants, sums, next);
+    static constexpr bool with_plain = output == SoftmaxOutput::softmax;
+    static constexpr bool with_excess = output != SoftmaxOutput::softmax || with_sums;
 
-    LineSum line = {};
-    bool invalid = false;
-    if constexpr (with_excess) {
-        const TwoWords others = fold_lanes(sums.excess);
-        double maxima = 0;
-        for (size l = 0; l < lanes<T>; ++l) maxima += static_cast<double>(sums.maxima[l]);
-        const F64 near_part = splat(static_cast<double>(origin.highest[0] - origin.shift[0]));
-        const F64 excess = excess_of<T>(splat(others.sum + others.error), splat(maxima), near_part,
-                                        splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
-        invalid = describe_line(x, task.length, origin, excess[0], line);
-        if (task.sums) task.sums[row] = line;
+  public:
+    explicit RowRunner(SoftmaxRows& task) noexcept
+        : task_(task), constants_(exp_constants<T>(task)), highest_(highest_of(x_of(0), task.length)) {}
+
+    [[gnu::noinline]] void run() noexcept {
+        for (size row = 0; row < task_.rows; ++row) one_row(row);
+        pending_.finish();
+        if (task_.streaming) finish_streaming();
     }
-    S* out = static_cast<S*>(task.out) + row * task.out_stride;
-    if constexpr (output == SoftmaxOutput::softmax) {
-        const TwoWords plain = fold_lanes(sums.plain);
-        const double inverse = 1.0 / plain.sum;
-        const double scale = inverse - inverse * (plain.error * inverse);
-        if (!with_excess && scale != scale) invalid = !holds_nan(x, task.length);
-        write_scaled(out, p, task.length, static_cast<T>(scale), task.streaming);
+
+  private:
+    using Result = typename ResultOf<S, output>::type;
+
+    const S* x_of(size row) const noexcept { return static_cast<const S*>(task_.x) + row * task_.x_stride; }
+
+    void one_row(size row) noexcept {
+        const S* x = x_of(row);
+        T* p = static_cast<T*>(task_.scratch) + (row & 1) * task_.scratch_stride;
+        const LineOrigin<T> origin = line_origin<T>(splat(highest_), constants_);
+        LineAccumulators<T> sums = {};
+        NextLine<S> next(row + 1 < task_.rows ? x_of(row + 1) : x);
+        const ExpConstants<T> constants = constants_;  // copies, which the stores of the loop cannot change
+        Pending pending = pending_;
+        exponentials<S, with_plain, with_plain, with_excess>(x, p, task_.length, origin, constants, sums, next,
+                                                             pending);
+        highest_ = next.highest();
+        pending.finish();
+        LineSum line = {};
+        bool invalid = false;
+        if constexpr (with_excess) {
+            invalid = describe_line(x, task_.length, origin, sums, constants_, line);
+            if (task_.sums) task_.sums[row] = line;
+        }
+        if constexpr (output == SoftmaxOutput::softmax) {
+            const TwoWords plain = fold_lanes(sums.plain);
+            const double inverse = 1.0 / plain.sum;
+            const T scale = static_cast<T>(inverse - inverse * (plain.error * inverse));
+            if (!with_excess && scale != scale) invalid = !holds_nan(x, task_.length);
+            write(row, Result{p, splat(scale)}, scale == scale);
+        }
+        if constexpr (output == SoftmaxOutput::log_softmax) {
+            const double log_sum = log1p_positive(splat(line.excess))[0];
+            write(row, Result(x, line.highest, log_sum, constants_), log_sum == log_sum);
+        }
+        if (output != SoftmaxOutput::none && invalid) task_.status |= status_invalid;
     }
-    if constexpr (output == SoftmaxOutput::log_softmax) {
-        const double log_sum = log1p_positive(splat(line.excess))[0];
-        write_log(out, x, task.length, line.highest, log_sum, constants, task.streaming);
+
+    void write(size row, const Result& result, bool defined) noexcept {
+        S* out = static_cast<S*>(task_.out) + row * task_.out_stride;
+        if (!defined) {
+            write_nan(out, task_.length, task_.streaming);
+        } else if (task_.streaming && Pending::can_hold(out, task_.length)) {
+            pending_.begin(out, task_.length, result);
+        } else {
+            write_line(out, task_.length, task_.streaming, result);
+        }
     }
-    if (output != SoftmaxOutput::none && invalid) task.status |= status_invalid;
-}
+
+    using Pending = PendingLine<S, Result>;
+
+    SoftmaxRows& task_;
+    const ExpConstants<T> constants_;
+    T highest_;  // of the next line
+    Pending pending_;
+};
 
 template <class S>
 void rows(SoftmaxRows& task) noexcept {
-    const auto run = [&]<SoftmaxOutput output, bool with_sums>() {
-        for (size row = 0; row < task.rows; ++row) one_row<S, output, with_sums>(task, row);
-    };
     if (task.output == SoftmaxOutput::none) {
-        run.template operator()<SoftmaxOutput::none, true>();
+        RowRunner<S, SoftmaxOutput::none, true>(task).run();
     } else if (task.output == SoftmaxOutput::log_softmax) {
-        run.template operator()<SoftmaxOutput::log_softmax, true>();
+        RowRunner<S, SoftmaxOutput::log_softmax, true>(task).run();
     } else if (task.sums) {
-        run.template operator()<SoftmaxOutput::softmax, true>();
+        RowRunner<S, SoftmaxOutput::softmax, true>(task).run();
     } else {
-        run.template operator()<SoftmaxOutput::softmax, false>();
+        RowRunner<S, SoftmaxOutput::softmax, false>(task).run();
     }
-    if (task.streaming) finish_streaming();
 }
 
 // A piece of a line whose maximum and sum are known.
@@ -178,16 +267,22 @@ void piece(SoftmaxPiece& task, SoftmaxOutput output) noexcept {
     const ExpConstants<T> constants = exp_constants<T>(task);
     const S* x = static_cast<const S*>(task.x);
     S* out = static_cast<S*>(task.out);
-    if (output == SoftmaxOutput::log_softmax) {
-        write_log(out, x, task.length, task.highest, task.scale, constants, task.streaming);
+    if (task.scale != task.scale) {
+        write_nan(out, task.length, task.streaming);
+    } else if (output == SoftmaxOutput::log_softmax) {
+        write_line(out, task.length, task.streaming, LogResult<S>(x, task.highest, task.scale, constants));
     } else {
         T* p = static_cast<T*>(task.scratch);
         const LineOrigin<T> origin = line_origin<T>(splat(static_cast<T>(task.highest)), constants);
         const F64 near_part = splat(static_cast<double>(origin.highest[0] - origin.shift[0]));
-        const F64 of_maximum = maximum_power<T>(near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
+        const F64 of_maximum =
+            maximum_power<T>(near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
         LineAccumulators<T> unused = {};
-        exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, x);
-        write_scaled(out, p, task.length, static_cast<T>(task.scale * unscale<T> / of_maximum[0]), task.streaming);
+        NextLine<S> none(x);
+        PendingLine<S, NoResult<S>> nothing;
+        exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none, nothing);
+        const T scale = static_cast<T>(task.scale * unscale<T> / of_maximum[0]);
+        write_line(out, task.length, task.streaming, ScaledResult<S>{p, splat(scale)});
     }
     if (task.streaming) finish_streaming();
 }

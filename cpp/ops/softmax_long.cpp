@@ -53,7 +53,7 @@ LineSum sum_piece(const LongLines& lines, const std::ptrdiff_t* offset, std::ptr
     const SoftmaxCall& call = lines.call;
     const PieceSource source(lines, offset, number, tile);
     LineSum sum;
-    SoftmaxRows task = {source.data, nullptr, 1,    lines.piece_length(number), 0,     0, call.exp(), nullptr, &sum,
+    SoftmaxRows task = {source.data, nullptr, 1,    lines.piece_length(number), 0,     0, call.exp(), nullptr, 0, &sum,
                         SoftmaxOutput::none, false, 0};
     (source.packed ? call.compute_kernels : call.kernels).rows(task);
     return sum;

@@ -26,6 +26,11 @@ std::ptrdiff_t outer_stride(const LinesPlan& plan, int operand) {
     return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
 }
 
+// A line in scratch, with room for a whole vector past its end.
+std::ptrdiff_t scratch_line_bytes(const SoftmaxCall& call) {
+    return round_up(call.plan.length * compute_bytes(call.storage()), scratch_alignment) + scratch_alignment;
+}
+
 unsigned run_rows(const SoftmaxCall& call, std::ptrdiff_t line, std::ptrdiff_t lines, void* scratch) {
     LineSum sums[most_lines];
     std::ptrdiff_t offset[max_operands];
@@ -38,6 +43,7 @@ unsigned run_rows(const SoftmaxCall& call, std::ptrdiff_t line, std::ptrdiff_t l
                         outer_stride(call.plan, operand_out),
                         call.exp(),
                         scratch,
+                        scratch_line_bytes(call) / compute_bytes(call.storage()),
                         call.wants_sums() ? sums : nullptr,
                         call.arguments.output,
                         call.streaming,
@@ -80,7 +86,7 @@ class PackedLine {
         SoftmaxRows task = {source_,    straight_out ? out : result_,
                             1,          plan.length,
                             0,          0,
-                            call_.exp(), work_,
+                            call_.exp(), work_, 0,
                             call_.wants_sums() || call_.masked() ? &sum : nullptr, call_.arguments.output,
                             call_.streaming && straight_out, 0};
         call_.compute_kernels.rows(task);
@@ -103,9 +109,8 @@ class PackedLine {
 
 unsigned softmax_contiguous_rows(const SoftmaxCall& call) {
     const std::ptrdiff_t block = lines_per_block(call);
-    const std::ptrdiff_t line_bytes = call.plan.length * compute_bytes(call.storage());
     const int workers = workers_for(call.nanoseconds(), call.plan.lines);
-    const Scratch scratch(round_up(line_bytes, scratch_alignment) + scratch_alignment, workers);
+    const Scratch scratch(checked_multiply(2, scratch_line_bytes(call)), workers);
     SharedStatus status;
     parallel_for(workers, call.plan.lines, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (std::ptrdiff_t line = begin; line < end;) {
@@ -119,8 +124,7 @@ unsigned softmax_contiguous_rows(const SoftmaxCall& call) {
 }
 
 unsigned softmax_packed_rows(const SoftmaxCall& call) {
-    const std::ptrdiff_t line_bytes =
-        round_up(call.plan.length * compute_bytes(call.storage()), scratch_alignment) + scratch_alignment;
+    const std::ptrdiff_t line_bytes = scratch_line_bytes(call);
     const std::ptrdiff_t block = lines_per_block(call);
     const int workers = workers_for(2 * call.nanoseconds(), call.plan.lines);
     const Scratch scratch(checked_multiply(3, line_bytes), workers);

@@ -46,7 +46,7 @@ inline ExpConstants<T> exp_constants(const Task& task) noexcept {
 
 // exp(r) - 1 for |r| <= ln 2 / 2.
 template <class T>
-inline Vec<T> exp_minus_one_small(Vec<T> r) noexcept {
+[[gnu::always_inline]] inline Vec<T> exp_minus_one_small(Vec<T> r) noexcept {
     using Format = ExpFormat<T>;
     Vec<T> q = splat(Format::polynomial[0]);
 #pragma GCC unroll 16
@@ -64,14 +64,14 @@ struct LineOrigin {
 
 // x - n * step without rounding, n = round(x / step) as bits (`quotient`) and value.
 template <class T>
-inline Vec<T> reduce(Vec<T> x, Vec<T> n, const ExpConstants<T>& constants) noexcept {
+[[gnu::always_inline]] inline Vec<T> reduce(Vec<T> x, Vec<T> n, const ExpConstants<T>& constants) noexcept {
     Vec<T> r = multiply_add(n, splat(constants.minus_step_high), x);
     if constexpr (!has_fma) r = multiply_add(n, splat(constants.minus_step_middle), r);
     return multiply_add(n, splat(constants.minus_step_low), r);
 }
 
 template <class T>
-inline Vec<T> exp_scaled(Vec<T> x, const LineOrigin<T>& origin, const ExpConstants<T>& constants) noexcept {
+[[gnu::always_inline]] inline Vec<T> exp_scaled(Vec<T> x, const LineOrigin<T>& origin, const ExpConstants<T>& constants) noexcept {
     using Format = ExpFormat<T>;
     const Vec<T> y = max_or_second(origin.lowest, x) - origin.shift;
     const Vec<T> rounder = splat(Format::rounder);

@@ -161,6 +161,24 @@ inline void store_first(double* target, F64 v, size count) noexcept {
 #endif
 }
 
+// `v` with +0.0 past the first `count` lanes.
+inline F32 keep_first(F32 v, size count) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1u), v);
+#else
+    for (size lane = 0; lane < lanes<float>; ++lane) v[lane] = lane < count ? v[lane] : 0.0f;
+    return v;
+#endif
+}
+inline F64 keep_first(F64 v, size count) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_maskz_mov_pd(static_cast<__mmask8>((1u << count) - 1u), v);
+#else
+    for (size lane = 0; lane < lanes<double>; ++lane) v[lane] = lane < count ? v[lane] : 0.0;
+    return v;
+#endif
+}
+
 // ---- arithmetic --------------------------------------------------------------------------------------------------
 
 // a * b + c: one rounding where the instruction set has it, two otherwise (`has_fma`).
@@ -222,14 +240,14 @@ inline auto highest_lane(V v) noexcept {
 // `v` with +0.0 in the lanes where `a == b`.
 inline F32 zero_where_equal(F32 a, F32 b, F32 v) noexcept {
 #if defined(__AVX512F__)
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ), v);
+    return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), _mm512_setzero_ps());
 #else
     return reinterpret_cast<F32>(reinterpret_cast<I32>(v) & ~reinterpret_cast<I32>(a == b));
 #endif
 }
 inline F64 zero_where_equal(F64 a, F64 b, F64 v) noexcept {
 #if defined(__AVX512F__)
-    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a, b, _CMP_NEQ_UQ), v);
+    return _mm512_mask_mov_pd(v, _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ), _mm512_setzero_pd());
 #else
     return reinterpret_cast<F64>(reinterpret_cast<I64>(v) & ~reinterpret_cast<I64>(a == b));
 #endif
