@@ -8,6 +8,7 @@
 // summation]), one division per line. Blocking: groups of four vectors hide the latency of the polynomial and leave
 // the sum one addition per group.
 #include "kernels/softmax_columns.hpp"
+#include "kernels/softmax_turn.hpp"
 #include "kernels/softmax_rows.hpp"
 #include "kernels/table.hpp"
 
@@ -42,9 +43,13 @@ constexpr SoftmaxKernels kernels_of = {
     .columns_begin = columns_begin<Compute<S>>,
     .columns_max = columns_max<Compute<S>>,
     .columns_origin = columns_origin<Compute<S>>,
+    .columns_early_origin = columns_early_origin<Compute<S>>,
+    .columns_origin_holds = columns_origin_holds<Compute<S>>,
     .columns_exp = columns_exp<Compute<S>>,
     .columns_sum = columns_sum<Compute<S>>,
     .columns_finish = columns_finish<Compute<S>>,
+    .columns_first_max = columns_first_max<S>,
+    .columns_turn = columns_turn<S>,
     .piece = piece<S>,
     .logs = logs,
     .lanes = lanes<Compute<S>>,

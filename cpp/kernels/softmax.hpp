@@ -62,6 +62,17 @@ struct SoftmaxColumns {
     SoftmaxOutput output;
 };
 
+// Two tiles that change places, row by row: `leaving` goes to `out`, scaled, and the exponentials of `x` come in.
+// Both tiles share memory, width and length; elements of neighbouring lines are neighbours in x and out.
+struct SoftmaxTurn {
+    const SoftmaxColumns* entering;  // also names the memory where nothing enters
+    const SoftmaxColumns* leaving;
+    const void* x;  // row 0 of the tile; null: nothing enters
+    void* out;      // null: nothing leaves
+    std::ptrdiff_t x_stride, out_stride;  // elements from row to row
+    bool streaming;                       // `out` and its rows are aligned to vectors
+};
+
 // A piece of a line too long for the scratch.
 struct SoftmaxPiece {
     const void* x;
@@ -82,9 +93,14 @@ struct SoftmaxKernels {
     void (*columns_begin)(SoftmaxColumns&) noexcept;
     void (*columns_max)(SoftmaxColumns&, std::ptrdiff_t begin, std::ptrdiff_t end) noexcept;
     void (*columns_origin)(SoftmaxColumns&) noexcept;
+    // An origin from the rows seen so far, and whether it serves when all have been seen (Note [Early origin]).
+    void (*columns_early_origin)(SoftmaxColumns&) noexcept;
+    bool (*columns_origin_holds)(const SoftmaxColumns&) noexcept;
     void (*columns_exp)(SoftmaxColumns&, std::ptrdiff_t begin, std::ptrdiff_t end) noexcept;
     void (*columns_sum)(SoftmaxColumns&) noexcept;
     void (*columns_finish)(SoftmaxColumns&, std::ptrdiff_t begin, std::ptrdiff_t end) noexcept;
+    void (*columns_first_max)(SoftmaxColumns&, const void* x, std::ptrdiff_t stride, std::ptrdiff_t rows) noexcept;
+    void (*columns_turn)(const SoftmaxTurn&, std::ptrdiff_t begin, std::ptrdiff_t end) noexcept;
     void (*piece)(SoftmaxPiece&, SoftmaxOutput output) noexcept;
     // value[i] = highest * inverse_temperature + log1p(excess), with the limits that NaN and infinities have.
     void (*logs)(const LineSum* sums, double* value, std::ptrdiff_t count, double inverse_temperature) noexcept;

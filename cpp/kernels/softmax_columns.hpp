@@ -75,15 +75,53 @@ void columns_max(SoftmaxColumns& task, size begin, size end) noexcept {
 }
 
 template <class T>
+inline void store_origin(const ColumnsState<T>& state, size c, const LineOrigin<T>& origin) noexcept {
+    store(state.lowest + c, origin.lowest);
+    store(state.shift + c, origin.shift);
+    store_vector(state.bias + c, origin.bias);
+}
+
+template <class T>
 void columns_origin(SoftmaxColumns& task) noexcept {
     const ColumnsState<T> state(task);
     const ExpConstants<T> constants = exp_constants<T>(task);
+    for (size c = 0; c < task.width; c += lanes<T>)
+        store_origin<T>(state, c, line_origin<T>(load(state.highest + c), constants));
+}
+
+// Note [Early origin]. Scaled exponentials relative to another power of two are the same but for that power, exactly,
+// as long as nothing overflows or is so small that it cannot matter. So a line's exponentials may be computed before
+// its maximum is known, from an offset that the first rows suggest: memory is then read and worked on in one go. If
+// in the end the maximum lies too far from the guess (or is not finite), the tile is done again with the right one.
+constexpr int guess_below = 32, guess_above = 60;  // powers of two by which the guess may miss
+
+template <class T>
+void columns_early_origin(SoftmaxColumns& task) noexcept {
+    const ColumnsState<T> state(task);
+    const ExpConstants<T> constants = exp_constants<T>(task);
+    const Vec<T> far = splat(constants.far), zero = {};
     for (size c = 0; c < task.width; c += lanes<T>) {
-        const LineOrigin<T> origin = line_origin<T>(load(state.highest + c), constants);
-        store(state.lowest + c, origin.lowest);
-        store(state.shift + c, origin.shift);
-        store_vector(state.bias + c, origin.bias);
+        const Vec<T> seen = load(state.highest + c);
+        const auto is_near = (seen < far) & (seen > -far);
+        store_origin<T>(state, c, line_origin<T>(is_near ? seen : zero, constants));
     }
+}
+
+template <class T>
+bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
+    const ColumnsState<T> state(task);
+    const ExpConstants<T> constants = exp_constants<T>(task);
+    const Vec<T> far = splat(constants.far);
+    IntVec<T> holds = ~IntVec<T>{};
+    for (size c = 0; c < task.width; c += lanes<T>) {
+        const Vec<T> highest = load(state.highest + c);
+        const IntVec<T> missed = line_origin<T>(highest, constants).bias - load_vector<IntVec<T>>(state.bias + c);
+        const auto is_near = (highest < far) & (highest > -far);
+        holds &= reinterpret_cast<IntVec<T>>(is_near) & (missed <= guess_below) & (missed >= -guess_above);
+    }
+    bool all = true;
+    for (size l = 0; l < lanes<T>; ++l) all &= holds[l] != 0;
+    return all;
 }
 
 template <class T, bool keep, bool with_plain, bool with_excess>

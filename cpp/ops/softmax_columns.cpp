@@ -1,8 +1,7 @@
 // Softmax of many lines at once, side by side in packed tiles.
 //
-// Three tiles are under way at a time: while one is filled, the one before is exponentiated and the one before that is
-// written out, block of rows by block of rows. Memory reads, arithmetic and memory writes thus overlap without any
-// tile being larger than the cache.
+// A tile holds all rows of as many lines as the cache takes. Its rows are read, worked on and, while the next tile
+// comes in, written out block by block, so that memory and arithmetic overlap.
 #include <algorithm>
 #include <cstring>
 
@@ -11,8 +10,6 @@
 
 namespace unitstride {
 namespace {
-
-constexpr std::ptrdiff_t tiles_under_way = 3;
 
 // How the innermost outer axis is cut into tiles.
 struct Tiling {
@@ -49,23 +46,27 @@ struct Tiling {
 // One tile on its way through.
 class Tile {
   public:
-    Tile(const SoftmaxCall& call, const Tiling& tiling, char* memory) : call_(call), tiling_(tiling) {
-        task_.tile = memory;
+    Tile(const SoftmaxCall& call, const Tiling& tiling, char* state) : call_(call), tiling_(tiling) {
         task_.length = call.plan.length;
         task_.width = tiling.width;
         task_.constants = call.exp();
-        task_.state = memory + tile_bytes(call, tiling);
+        task_.state = state;
         task_.sums = reinterpret_cast<LineSum*>(static_cast<char*>(task_.state) + state_bytes(call, tiling));
         task_.keep_sums = call.wants_sums() || call.arguments.output != SoftmaxOutput::softmax;
         task_.output = call.arguments.output;
     }
 
+    // What a tile keeps beside its buffer.
     static std::ptrdiff_t bytes(const SoftmaxCall& call, const Tiling& tiling) {
-        return tile_bytes(call, tiling) + state_bytes(call, tiling) +
+        return state_bytes(call, tiling) +
                round_up(tiling.width * static_cast<std::ptrdiff_t>(sizeof(LineSum)), scratch_alignment);
     }
+    static std::ptrdiff_t buffer_bytes(const SoftmaxCall& call, const Tiling& tiling) {
+        return round_up(call.plan.length * tiling.width * compute_bytes(call.storage()), scratch_alignment);
+    }
 
-    void begin(std::ptrdiff_t number) {
+    void begin(std::ptrdiff_t number, char* buffer) {
+        task_.tile = buffer;
         const std::ptrdiff_t group = number / tiling_.per_axis, place = number % tiling_.per_axis;
         const std::ptrdiff_t from = std::max<std::ptrdiff_t>(place * tiling_.width - tiling_.skew, 0);
         const std::ptrdiff_t to = std::min((place + 1) * tiling_.width - tiling_.skew, tiling_.neighbours);
@@ -86,7 +87,36 @@ class Tile {
     }
     void filled() { call_.compute_kernels.columns_origin(task_); }
 
-    void exponentiate(std::ptrdiff_t row, std::ptrdiff_t end) { call_.compute_kernels.columns_exp(task_, row, end); }
+    // Whether rows can be read, or written, by whole vectors where they lie.
+    bool enters_straight() const {
+        return !call_.masked() && across(operand_x) == 1 && lines_ == tiling_.width;
+    }
+    bool leaves_straight() const {
+        return !call_.masked() && !undefined_ && across(operand_out) == 1 && lines_ == tiling_.width;
+    }
+    void guess_origin() {
+        const std::ptrdiff_t rows = std::min(call_.kernels.lanes, call_.plan.length);
+        call_.kernels.columns_first_max(task_, call_.x_at(offset_[operand_x]), along(operand_x), rows);
+        call_.compute_kernels.columns_early_origin(task_);
+    }
+    void take_turn(const Tile* leaving, std::ptrdiff_t row, std::ptrdiff_t end) {
+        SoftmaxTurn turn = {&task_, nullptr, call_.x_at(offset_[operand_x]), nullptr, along(operand_x), 0, false};
+        if (leaving != nullptr) {
+            turn.leaving = &leaving->task_;
+            turn.out = leaving->call_.out_at(leaving->offset_[operand_out]);
+            turn.out_stride = along(operand_out);
+            const std::ptrdiff_t row_bytes = turn.out_stride * storage_bytes(call_.storage());
+            turn.streaming = call_.streaming && row_bytes % scratch_alignment == 0 &&
+                             reinterpret_cast<std::uintptr_t>(turn.out) % scratch_alignment == 0;
+        }
+        call_.kernels.columns_turn(turn, row, end);
+    }
+    void restart() { call_.compute_kernels.columns_begin(task_); }
+    bool guess_holds() const { return call_.compute_kernels.columns_origin_holds(task_); }
+
+    void exponentiate(std::ptrdiff_t row, std::ptrdiff_t end) {
+        call_.compute_kernels.columns_exp(task_, row, end);
+    }
     unsigned exponentiated() {
         call_.compute_kernels.columns_sum(task_);
         unsigned status = 0;
@@ -109,9 +139,6 @@ class Tile {
     }
 
   private:
-    static std::ptrdiff_t tile_bytes(const SoftmaxCall& call, const Tiling& tiling) {
-        return round_up(call.plan.length * tiling.width * compute_bytes(call.storage()), scratch_alignment);
-    }
     static std::ptrdiff_t state_bytes(const SoftmaxCall& call, const Tiling& tiling) {
         return round_up(call.kernels.columns_state_bytes(tiling.width), scratch_alignment);
     }
@@ -159,42 +186,74 @@ class Tile {
     bool undefined_ = false;
 };
 
-// Runs tiles [first, last) through the three stages.
-unsigned run_tiles(const SoftmaxCall& call, const Tiling& tiling, char* memory, Worker& worker, std::ptrdiff_t first,
-                   std::ptrdiff_t last) {
-    const std::ptrdiff_t bytes = Tile::bytes(call, tiling);
-    Tile tile[tiles_under_way] = {{call, tiling, memory}, {call, tiling, memory + bytes},
-                                  {call, tiling, memory + 2 * bytes}};
-    const std::ptrdiff_t block = call.compute_kernels.group;
-    unsigned status = 0;
-    for (std::ptrdiff_t step = first; step < last + 2; ++step) {
-        Tile& filling = tile[step % tiles_under_way];
-        Tile& working = tile[(step + 2) % tiles_under_way];
-        Tile& leaving = tile[(step + 1) % tiles_under_way];
-        const bool fills = step < last, works = step > first && step <= last, leaves = step > first + 1;
-        if (fills) filling.begin(step);
-        for (std::ptrdiff_t row = 0; row < call.plan.length; row += block) {
-            const std::ptrdiff_t end = std::min(row + block, call.plan.length);
-            if (fills) filling.fill(row, end);
-            if (works) working.exponentiate(row, end);
-            if (leaves) leaving.write(row, end);
+// Two tiles take turns in one buffer: each block of rows that one of them has written out gives its place to a block
+// of the next.
+class TileTurns {
+  public:
+    TileTurns(const SoftmaxCall& call, const Tiling& tiling, char* memory)
+        : call_(call), buffer_(memory), tile_{{call, tiling, memory + Tile::buffer_bytes(call, tiling)},
+                                              {call, tiling, memory + Tile::buffer_bytes(call, tiling) +
+                                                                 Tile::bytes(call, tiling)}} {}
+
+    unsigned run(std::ptrdiff_t first, std::ptrdiff_t last, Worker& worker) {
+        unsigned status = 0;
+        Tile* leaving = nullptr;
+        for (std::ptrdiff_t number = first; number < last; ++number) {
+            Tile& tile = tile_[number % 2];
+            tile.begin(number, buffer_);
+            if (!turn(tile, leaving)) {
+                for_each_block([&](std::ptrdiff_t row, std::ptrdiff_t end) {
+                    if (leaving != nullptr) leaving->write(row, end);
+                    tile.fill(row, end);
+                });
+                tile.filled();
+                for_each_block([&](std::ptrdiff_t row, std::ptrdiff_t end) { tile.exponentiate(row, end); });
+            }
+            status |= tile.exponentiated();
+            leaving = &tile;
+            if (!worker.proceed()) return status;
         }
-        if (fills) filling.filled();
-        if (works) status |= working.exponentiated();
-        if (step + 1 < last + 2 && !worker.proceed()) break;
+        if (leaving != nullptr)
+            for_each_block([&](std::ptrdiff_t row, std::ptrdiff_t end) { leaving->write(row, end); });
+        return status;
     }
-    return status;
-}
+
+  private:
+    template <class Body>
+    void for_each_block(Body&& body) {
+        const std::ptrdiff_t block = call_.compute_kernels.group;
+        for (std::ptrdiff_t row = 0; row < call_.plan.length; row += block)
+            body(row, std::min(row + block, call_.plan.length));
+    }
+    // Fills `tile` while `leaving` is written out, in one pass (Note [Early origin]). False if the tiles do not lie in
+    // the arrays as they are here, or if the guess was bad: then `leaving` is null and `tile` has to be filled again.
+    bool turn(Tile& tile, Tile*& leaving) {
+        const bool sums_plainly = call_.arguments.output == SoftmaxOutput::softmax && !call_.wants_sums();
+        if (!sums_plainly || !tile.enters_straight() || (leaving != nullptr && !leaving->leaves_straight())) return false;
+        tile.guess_origin();
+        for_each_block([&](std::ptrdiff_t row, std::ptrdiff_t end) { tile.take_turn(leaving, row, end); });
+        leaving = nullptr;
+        if (tile.guess_holds()) return true;
+        tile.restart();
+        return false;
+    }
+
+    const SoftmaxCall& call_;
+    char* buffer_;
+    Tile tile_[2];
+};
 
 }  // namespace
 
 unsigned softmax_columns(const SoftmaxCall& call) {
     const Tiling tiling(call);
     const int workers = workers_for(2 * call.nanoseconds(), tiling.tiles);
-    const Scratch scratch(checked_multiply(tiles_under_way, Tile::bytes(call, tiling)), workers);
+    const Scratch scratch(checked_add(Tile::buffer_bytes(call, tiling),
+                                      2 * Tile::bytes(call, tiling)),
+                          workers);
     SharedStatus status;
     parallel_for(workers, tiling.tiles, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
-        status.raise(run_tiles(call, tiling, scratch.of_worker(worker.index()), worker, begin, end));
+        status.raise(TileTurns(call, tiling, scratch.of_worker(worker.index())).run(begin, end, worker));
     });
     return status.bits();
 }

@@ -54,8 +54,8 @@ void Suite::check(const std::string& isa, const Case& drawn, const Layouts& layo
         fail(isa, problem, layouts, error.what());
     }
     if (!against_formula) return;
-    const double excess = excess_error(problem, expected);
-    if (excess > 1.0) fail(isa, problem, layouts, std::to_string(excess) + " times the error that is allowed");
+    const Verdict verdict = judge(problem, expected);
+    if (verdict.excess > 1.0) fail(isa, problem, layouts, verdict.text);
 }
 
 // One line axis at every edge of vectors, groups and short lines; some shapes with more axes.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 
@@ -16,9 +17,9 @@ constexpr Real infinity = std::numeric_limits<Real>::infinity();
 constexpr Real undefined = std::numeric_limits<Real>::quiet_NaN();
 
 struct Format {
-    int digits, lowest_exponent;
+    int digits, lowest_exponent, highest_exponent;
 };
-constexpr Format formats[] = {{24, -126}, {53, -1022}, {11, -14}, {8, -126}};
+constexpr Format formats[] = {{24, -126, 127}, {53, -1022, 1023}, {11, -14, 15}, {8, -126, 127}};
 
 // Units in the last place of a result of magnitude `scale` that the operation may be off by.
 Real allowed(const Problem& problem, Real scale) {
@@ -30,6 +31,9 @@ Real allowed(const Problem& problem, Real scale) {
 }
 
 Real excess(const Problem& problem, double got, Real expected, Real scale) {
+    const Format& format = formats[static_cast<int>(problem.storage)];
+    const Real largest = std::ldexp(2 - std::ldexp(Real{1}, -format.digits), format.highest_exponent);
+    if (std::abs(expected) >= largest) expected = std::copysign(infinity, expected);
     if (std::isnan(expected)) return std::isnan(got) ? 0 : infinity;
     if (std::isinf(expected)) return static_cast<Real>(got) == expected ? 0 : infinity;
     if (!std::isfinite(got)) return infinity;
@@ -79,7 +83,7 @@ struct Judge {
     const Problem& problem;
     const Result& result;
     Values primal, cotangent, log_sum, out, sums;
-    Real worst = 0;
+    Verdict verdict;
 
     Judge(const Problem& p, const Result& r)
         : problem(p), result(r), primal(p, p.primal), cotangent(p, p.cotangent), log_sum(p, p.log_sum), out(p, r.out),
@@ -87,7 +91,13 @@ struct Judge {
 
     bool selected(std::size_t element) const { return problem.mask.empty() || problem.mask[element] != 0; }
     void compare(const Values& got, std::size_t place, Real expected, Real scale) {
-        worst = std::max(worst, excess(problem, static_cast<double>(got[place]), expected, scale));
+        const auto value = static_cast<double>(got[place]);
+        const auto now = static_cast<double>(excess(problem, value, expected, scale));
+        if (now <= verdict.excess) return;
+        char words[160];
+        std::snprintf(words, sizeof words, "%.3g times the allowed error: %a, not %La, at %zu", now, value, expected,
+                      place);
+        verdict = {now, words};
     }
     void forward(const Line& line);
     void gradient(const Line& line);
@@ -113,9 +123,9 @@ void Judge::forward(const Line& line) {
     const bool defined = !has_nan && std::isfinite(highest);
     if (!result.sums.empty()) {
         const Real sum = defined ? highest / temperature + std::log1p(others) : has_nan ? undefined : highest;
-        // In float64 the two terms round before they cancel.
-        const Real scale = storage_bytes(problem.storage) == 8 ? std::max(std::abs(sum), std::abs(highest)) : sum;
-        compare(sums, line.number, sum, std::abs(scale));
+        // The two terms may cancel, but not their errors.
+        const Real scale = defined ? std::max(std::abs(highest / temperature), std::log1p(others)) : 0;
+        compare(sums, line.number, sum, std::max(std::abs(sum), scale));
     }
     if (problem.operation == Operation::logsumexp) return;
     const bool is_log = problem.operation == Operation::log_softmax;
@@ -204,7 +214,7 @@ void encode(char* element, Storage storage, double value) {
     std::memcpy(element, bytes + sizeof bytes - size, size);
 }
 
-double excess_error(const Problem& problem, const Result& result) {
+Verdict judge(const Problem& problem, const Result& result) {
     Judge judge(problem, result);
     for (const Line& line : lines_of(problem)) {
         if (is_gradient(problem.operation)) {
@@ -213,7 +223,7 @@ double excess_error(const Problem& problem, const Result& result) {
             judge.forward(line);
         }
     }
-    return static_cast<double>(judge.worst);
+    return judge.verdict;
 }
 
 }  // namespace unitstride::test

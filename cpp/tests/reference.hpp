@@ -9,7 +9,12 @@ namespace unitstride::test {
 double decode(const char* element, Storage storage);
 void encode(char* element, Storage storage, double value);
 
-// The largest error of a result as a multiple of what is allowed; infinite where NaN or an infinity is wrong.
-double excess_error(const Problem& problem, const Result& result);
+// The largest error of a result as a multiple of what is allowed, infinite where NaN or an infinity is wrong, and the
+// element that has it.
+struct Verdict {
+    double excess = 0;
+    std::string text;
+};
+Verdict judge(const Problem& problem, const Result& result);
 
 }  // namespace unitstride::test
