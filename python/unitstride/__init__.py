@@ -1,0 +1,48 @@
+"""The mathematics of machine learning as fast, accurate, strided CPU kernels on NumPy arrays.
+
+>>> import numpy as np
+>>> import unitstride
+>>> unitstride.softmax(np.zeros((2, 4), dtype=np.float32), axis=0)
+array([[0.5, 0.5, 0.5, 0.5],
+       [0.5, 0.5, 0.5, 0.5]], dtype=float32)
+"""
+
+from unitstride._runtime import release_memory, show_config, show_runtime
+from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.softmax import (
+    LogSumExp,
+    log_softmax,
+    log_softmax_vjp,
+    logsumexp,
+    logsumexp_vjp,
+    softmax,
+    softmax_vjp,
+)
+
+__all__ = [
+    "LogSumExp",
+    "get_num_threads",
+    "log_softmax",
+    "log_softmax_vjp",
+    "logsumexp",
+    "logsumexp_vjp",
+    "release_memory",
+    "set_num_threads",
+    "show_config",
+    "show_runtime",
+    "softmax",
+    "softmax_vjp",
+    "threads",
+]
+
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: reading the metadata is slow."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from unitstride._runtime import package_version
+
+    version = globals()["__version__"] = package_version()
+    return version

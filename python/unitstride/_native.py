@@ -1,0 +1,146 @@
+"""The operations on the compiled core, with the arguments of the NumPy twin.
+
+What the core has no kernel for goes to the twin: weighted sums (`b`), and temperatures so far from
+one that float32 arithmetic would overflow.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitstride import _reference
+
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+
+# Beyond these, products of the temperature with exponents of float32 leave its range.
+_SMALLEST_TEMPERATURE = 1e-30
+_LARGEST_TEMPERATURE = 1e30
+
+
+def storage_view(array: Array | None) -> Array | None:
+    """View bfloat16 arrays as uint16, the form in which the core takes them."""
+    if array is not None and array.dtype.kind == "V":
+        return array.view(np.uint16)
+    return array
+
+
+class Native:
+    """The core behind the signatures of the twin."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    @staticmethod
+    def has_kernel(temperature: float, weights: Array | None = None) -> bool:
+        """Tell whether the core can run an operation; the twin runs it otherwise."""
+        return weights is None and _SMALLEST_TEMPERATURE <= temperature <= _LARGEST_TEMPERATURE
+
+    def softmax(
+        self,
+        x: Array,
+        out: Array,
+        axes: Axes,
+        where: Array | None,
+        temperature: float,
+        lse: Array | None,
+    ) -> int:
+        """Run the softmax kernel."""
+        if not self.has_kernel(temperature):
+            return _reference.softmax(x, out, axes, where, temperature, lse)
+        status: int = self._core.softmax(
+            storage_view(x), storage_view(out), axes, where, temperature, storage_view(lse)
+        )
+        return status
+
+    def log_softmax(
+        self, x: Array, out: Array, axes: Axes, where: Array | None, temperature: float
+    ) -> int:
+        """Run the log-softmax kernel."""
+        if not self.has_kernel(temperature):
+            return _reference.log_softmax(x, out, axes, where, temperature)
+        status: int = self._core.log_softmax(
+            storage_view(x), storage_view(out), axes, where, temperature
+        )
+        return status
+
+    def logsumexp(
+        self,
+        x: Array,
+        out: Array,
+        axes: Axes,
+        where: Array | None,
+        temperature: float,
+        b: Array | None,
+        sign: Array | None,
+    ) -> int:
+        """Run the logsumexp kernel; weighted sums run on NumPy."""
+        if not self.has_kernel(temperature, b):
+            return _reference.logsumexp(x, out, axes, where, temperature, b, sign)
+        status: int = self._core.logsumexp(
+            storage_view(x), storage_view(out), axes, where, temperature
+        )
+        if sign is not None:  # an unweighted sum is positive; that of nothing is zero
+            sign[...] = np.where(np.isnan(out), np.nan, np.where(np.isneginf(out), 0, 1))
+        return status
+
+    def softmax_vjp(
+        self,
+        y: Array,
+        dy: Array,
+        out: Array,
+        axes: Axes,
+        where: Array | None,
+        temperature: float,
+    ) -> int:
+        """Run the gradient of softmax."""
+        if not self.has_kernel(temperature):
+            return _reference.softmax_vjp(y, dy, out, axes, where, temperature)
+        self._core.softmax_vjp(
+            storage_view(y), storage_view(dy), storage_view(out), axes, where, temperature
+        )
+        return 0
+
+    def log_softmax_vjp(
+        self,
+        y: Array,
+        dy: Array,
+        out: Array,
+        axes: Axes,
+        where: Array | None,
+        temperature: float,
+    ) -> int:
+        """Run the gradient of log-softmax."""
+        if not self.has_kernel(temperature):
+            return _reference.log_softmax_vjp(y, dy, out, axes, where, temperature)
+        self._core.log_softmax_vjp(
+            storage_view(y), storage_view(dy), storage_view(out), axes, where, temperature
+        )
+        return 0
+
+    def logsumexp_vjp(
+        self,
+        x: Array,
+        lse: Array,
+        dy: Array,
+        out: Array,
+        axes: Axes,
+        where: Array | None,
+        temperature: float,
+        b: Array | None,
+        db: Array | None,
+    ) -> int:
+        """Run the gradient of logsumexp; weighted sums run on NumPy."""
+        if not self.has_kernel(temperature, b):
+            return _reference.logsumexp_vjp(x, lse, dy, out, axes, where, temperature, b, db)
+        self._core.logsumexp_vjp(
+            storage_view(x),
+            storage_view(lse),
+            storage_view(dy),
+            storage_view(out),
+            axes,
+            where,
+            temperature,
+        )
+        return 0

@@ -1,0 +1,23 @@
+"""The plain NumPy twin of every operation: fallback, oracle and baseline.
+
+The functions take the same checked arguments in the same order as those of the compiled core,
+write into the outputs they are given, and return floating-point status bits.
+"""
+
+from unitstride._reference.softmax import (
+    log_softmax,
+    log_softmax_vjp,
+    logsumexp,
+    logsumexp_vjp,
+    softmax,
+    softmax_vjp,
+)
+
+__all__ = [
+    "log_softmax",
+    "log_softmax_vjp",
+    "logsumexp",
+    "logsumexp_vjp",
+    "softmax",
+    "softmax_vjp",
+]
