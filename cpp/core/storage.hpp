@@ -12,6 +12,12 @@ struct BFloat16 {
     std::uint16_t bits;
 };
 
+// Every second element of an array: the view x[::2].
+template <class S>
+struct EverySecond {
+    S element, skipped;
+};
+
 enum class Storage : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 constexpr int storage_count = 4;
@@ -25,6 +31,23 @@ template <>
 struct ComputeOf<double> {
     using type = double;
 };
+template <class S>
+struct ComputeOf<EverySecond<S>> {
+    using type = typename ComputeOf<S>::type;
+};
+
+// The type that results are stored in.
+template <class S>
+struct StoredOf {
+    using type = S;
+};
+template <class S>
+struct StoredOf<EverySecond<S>> {
+    using type = S;
+};
+template <class S>
+using Stored = typename StoredOf<S>::type;
+
 template <class S>
 using Compute = typename ComputeOf<S>::type;
 

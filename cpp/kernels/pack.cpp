@@ -45,10 +45,7 @@ inline void pack_line(Compute<S>* tile, const S* source, size count) noexcept {
             store(tile + i, backwards<T>(load_as(source - i - (width - 1)), Lanes{}));
         for (; i < count; ++i) tile[i] = load_element(source - i);
     } else {
-        for (; i + width < count; i += width) {
-            const S* from = source + 2 * i;
-            store(tile + i, every_second<T>(load_as(from), load_as(from + width), Lanes{}));
-        }
+        for (; i + width <= count; i += width) store(tile + i, load_every_second(source + 2 * i, Lanes{}));
         for (; i < count; ++i) tile[i] = load_element(source + 2 * i);
     }
 }

@@ -39,6 +39,7 @@ void logs(const LineSum* sums, double* value, std::ptrdiff_t count, double inver
 template <class S>
 constexpr SoftmaxKernels kernels_of = {
     .rows = rows<S>,
+    .rows_every_second = rows<EverySecond<S>>,
     .columns_state_bytes = columns_state_bytes<Compute<S>>,
     .columns_begin = columns_begin<Compute<S>>,
     .columns_max = columns_max<Compute<S>>,

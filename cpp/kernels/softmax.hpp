@@ -88,6 +88,8 @@ struct SoftmaxPiece {
 // One set per storage type.
 struct SoftmaxKernels {
     void (*rows)(SoftmaxRows&) noexcept;
+    // Every second element of x: `x_stride` counts pairs.
+    void (*rows_every_second)(SoftmaxRows&) noexcept;
     // Columns run in this order over ranges of rows of the tile; ranges begin at multiples of `group`.
     std::ptrdiff_t (*columns_state_bytes)(std::ptrdiff_t width) noexcept;
     void (*columns_begin)(SoftmaxColumns&) noexcept;

@@ -70,7 +70,7 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         Vec<T> v[group_vectors], e[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) v[k] = load_as(x + i + k * width);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) next.look_at(k, i + k * width);
@@ -229,7 +229,7 @@ class RowRunner {
     }
 
     void write(size row, const Result& result, bool defined) noexcept {
-        S* out = static_cast<S*>(task_.out) + row * task_.out_stride;
+        Stored<S>* out = static_cast<Stored<S>*>(task_.out) + row * task_.out_stride;
         if (!defined) {
             write_nan(out, task_.length, task_.streaming);
         } else if (task_.streaming && Pending::can_hold(out, task_.length)) {
@@ -239,7 +239,7 @@ class RowRunner {
         }
     }
 
-    using Pending = PendingLine<S, Result>;
+    using Pending = PendingLine<Stored<S>, Result>;
 
     SoftmaxRows& task_;
     const ExpConstants<T> constants_;

@@ -4,6 +4,7 @@
 
 #include "core/float_environment.hpp"
 #include "isa/dispatch.hpp"
+#include "ops/logsumexp_refine.hpp"
 #include "ops/softmax_forms.hpp"
 
 namespace unitstride {
@@ -38,7 +39,7 @@ void fill_empty_sums(const SoftmaxCall& call) {
     for (std::ptrdiff_t line = 0; line < call.plan.lines; ++line) {
         std::ptrdiff_t offset[max_operands];
         call.plan.offsets_of(line, offset);
-        call.write_log_sums(&empty, 1, offset[operand_log_sum], 0);
+        call.write_log_sums(&empty, 1, offset);
     }
 }
 
@@ -50,7 +51,7 @@ unsigned run(SoftmaxCall& call) {
     }
     if (line_bytes > call.table.line_scratch_bytes) return softmax_long_lines(call);
     if (prefers_columns(call)) return softmax_columns(call);
-    const bool direct = !call.masked() && line_is_contiguous(call.plan, operand_x) &&
+    const bool direct = !call.masked() && (line_is_contiguous(call.plan, operand_x) || reads_every_second(call)) &&
                         (!call.arguments.out || line_is_contiguous(call.plan, operand_out));
     return direct ? softmax_contiguous_rows(call) : softmax_packed_rows(call);
 }
@@ -73,20 +74,34 @@ unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
 
 }  // namespace
 
-void SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count, std::ptrdiff_t offset,
-                                 std::ptrdiff_t stride) const {
+void SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
+                                 const std::ptrdiff_t (&offset)[max_operands]) const {
     constexpr std::ptrdiff_t batch = 64;
     double value[batch];
-    const std::ptrdiff_t bytes = storage_bytes(storage());
+    const double inverse_temperature = constants.of_double.inverse_temperature_wide;
     for (std::ptrdiff_t begin = 0; begin < count; begin += batch) {
         const std::ptrdiff_t now = std::min(batch, count - begin);
-        kernels.logs(sums + begin, value, now, constants.of_double.inverse_temperature_wide);
-        char* target = arguments.log_sum.data + (offset + begin * stride) * bytes;
-        for (std::ptrdiff_t i = 0; i < now; ++i) store_value(target + i * stride * bytes, storage(), value[i]);
+        kernels.logs(sums + begin, value, now, inverse_temperature);
+        for (std::ptrdiff_t i = 0; i < now; ++i) {
+            std::ptrdiff_t place[max_operands];
+            for (int k = 0; k < operand_count; ++k) place[k] = offset[k] + (begin + i) * across(k);
+            if (nearly_cancels(value[i], sums[begin + i], inverse_temperature))
+                value[i] = refined_log_sum(*this, place, sums[begin + i], value[i]);
+            store_value(arguments.log_sum.data + place[operand_log_sum] * storage_bytes(storage()), storage(),
+                        value[i]);
+        }
     }
 }
 
 unsigned softmax(const SoftmaxArguments& arguments) {
+    if (arguments.out && arguments.log_sum && arguments.out.data == arguments.x.data) {
+        // In place: the sums first, as some of them look at x again (Note [Cancellation in logsumexp]).
+        SoftmaxArguments sums = arguments, results = arguments;
+        sums.out.data = nullptr;
+        sums.output = SoftmaxOutput::none;
+        results.log_sum.data = nullptr;
+        return softmax(sums) | softmax(results);
+    }
     const std::ptrdiff_t* strides[] = {
         arguments.x.strides, arguments.out ? arguments.out.strides : nullptr,
         arguments.where ? arguments.where.strides : nullptr, arguments.log_sum ? arguments.log_sum.strides : nullptr};

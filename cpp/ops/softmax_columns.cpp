@@ -123,7 +123,7 @@ class Tile {
         for (std::ptrdiff_t line = 0; line < lines_; ++line)
             if (task_.sums[line].has_nan) status |= settle_undefined_line(line);
         if (call_.wants_sums())
-            call_.write_log_sums(task_.sums, lines_, offset_[operand_log_sum], across(operand_log_sum));
+            call_.write_log_sums(task_.sums, lines_, offset_);
         return status;
     }
 

@@ -42,10 +42,16 @@ struct SoftmaxCall {
         return arguments.out ? arguments.out.data + offset * storage_bytes(storage()) : nullptr;
     }
     const char* where_at(std::ptrdiff_t offset) const noexcept { return arguments.where.data + offset; }
-    // Logarithms of `count` sums, to their places in the result; `offset` and `stride` in elements.
-    void write_log_sums(const LineSum* sums, std::ptrdiff_t count, std::ptrdiff_t offset, std::ptrdiff_t stride) const;
+    // Logarithms of the sums of `count` lines, which lie evenly along the innermost outer axis from `offset` on, to
+    // their places in the result.
+    void write_log_sums(const LineSum* sums, std::ptrdiff_t count, const std::ptrdiff_t (&offset)[max_operands]) const;
+    std::ptrdiff_t across(int operand) const noexcept {
+        return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
+    }
 };
 
+// Whether lines of x are views x[::2] that the row kernels read as they are.
+bool reads_every_second(const SoftmaxCall& call) noexcept;
 unsigned softmax_contiguous_rows(const SoftmaxCall& call);
 unsigned softmax_packed_rows(const SoftmaxCall& call);
 unsigned softmax_columns(const SoftmaxCall& call);

@@ -22,10 +22,6 @@ std::ptrdiff_t even_lines(const LinesPlan& plan, std::ptrdiff_t line, std::ptrdi
     return std::min(most, length - line % length);
 }
 
-std::ptrdiff_t outer_stride(const LinesPlan& plan, int operand) {
-    return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
-}
-
 // A line in scratch, with room for a whole vector past its end.
 std::ptrdiff_t scratch_line_bytes(const SoftmaxCall& call) {
     return round_up(call.plan.length * compute_bytes(call.storage()), scratch_alignment) + scratch_alignment;
@@ -39,8 +35,8 @@ unsigned run_rows(const SoftmaxCall& call, std::ptrdiff_t line, std::ptrdiff_t l
                         call.out_at(offset[operand_out]),
                         lines,
                         call.plan.length,
-                        outer_stride(call.plan, operand_x),
-                        outer_stride(call.plan, operand_out),
+                        call.across(operand_x),
+                        call.across(operand_out),
                         call.exp(),
                         scratch,
                         scratch_line_bytes(call) / compute_bytes(call.storage()),
@@ -48,9 +44,13 @@ unsigned run_rows(const SoftmaxCall& call, std::ptrdiff_t line, std::ptrdiff_t l
                         call.arguments.output,
                         call.streaming,
                         0};
-    call.kernels.rows(task);
-    if (call.wants_sums())
-        call.write_log_sums(sums, lines, offset[operand_log_sum], outer_stride(call.plan, operand_log_sum));
+    if (reads_every_second(call)) {
+        task.x_stride /= 2;
+        call.kernels.rows_every_second(task);
+    } else {
+        call.kernels.rows(task);
+    }
+    if (call.wants_sums()) call.write_log_sums(sums, lines, offset);
     return task.status;
 }
 
@@ -90,7 +90,7 @@ class PackedLine {
                             call_.wants_sums() || call_.masked() ? &sum : nullptr, call_.arguments.output,
                             call_.streaming && straight_out, 0};
         call_.compute_kernels.rows(task);
-        if (call_.wants_sums()) call_.write_log_sums(&sum, 1, offset_[operand_log_sum], 0);
+        if (call_.wants_sums()) call_.write_log_sums(&sum, 1, offset_);
         if (out == nullptr || straight_out) return task.status;
         // A line of NaN, and one with nothing selected, still have their masked-out values.
         if (call_.masked() && sum.excess != sum.excess)
@@ -106,6 +106,11 @@ class PackedLine {
 };
 
 }  // namespace
+
+bool reads_every_second(const SoftmaxCall& call) noexcept {
+    const LinesPlan& plan = call.plan;
+    return plan.line.count == 1 && plan.line.axis[0].stride[operand_x] == 2 && call.across(operand_x) % 2 == 0;
+}
 
 unsigned softmax_contiguous_rows(const SoftmaxCall& call) {
     const std::ptrdiff_t block = lines_per_block(call);

@@ -1,6 +1,8 @@
 // Loads and stores of every storage type as vectors of its compute type.
 #pragma once
 
+#include <utility>
+
 #include "simd/vec.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
@@ -89,6 +91,28 @@ inline Vec<Compute<S>> load_first_as(const S* source, size count, Compute<S> fil
         return load_first(values, count, fill);
     }
 }
+// Every second element from `first` on. The second load begins one element early, so that nothing past the last element
+// is touched.
+template <class S, std::size_t... lane>
+inline Vec<Compute<S>> load_every_second(const S* first, std::index_sequence<lane...>) noexcept {
+    using T = Compute<S>;
+    constexpr std::size_t half = sizeof...(lane) / 2;
+    const IntVec<T> index = {static_cast<IntLane<T>>(lane < half ? 2 * lane : 2 * lane + 1)...};
+    return __builtin_shuffle(load_as(first), load_as(first + lanes<T> - 1), index);
+}
+template <class S>
+inline Vec<Compute<S>> load_as(const EverySecond<S>* source) noexcept {
+    return load_every_second(reinterpret_cast<const S*>(source), std::make_index_sequence<lanes<Compute<S>>>{});
+}
+template <class S>
+inline Vec<Compute<S>> load_first_as(const EverySecond<S>* source, size count, Compute<S> fill) noexcept {
+    const S* first = reinterpret_cast<const S*>(source);
+    Vec<Compute<S>> v = splat(fill);
+    for (size l = 0; l < lanes<Compute<S>>; ++l)
+        if (l < count) v[l] = load_first_as(first + 2 * l, 1, fill)[0];
+    return v;
+}
+
 template <class S>
 inline void store_first_as(S* target, Vec<Compute<S>> v, size count) noexcept {
     if constexpr (sizeof(S) >= 4) {

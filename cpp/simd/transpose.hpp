@@ -34,12 +34,7 @@ inline void transpose(Vec<T> (&row)[lanes<T>]) noexcept {
     transpose_step<T, lanes<T> / 2>(row);
 }
 
-// Every second lane of two neighbouring vectors, from the first; all lanes backwards.
-template <class T, std::size_t... lane>
-inline Vec<T> every_second(Vec<T> a, Vec<T> b, std::index_sequence<lane...>) noexcept {
-    const IntVec<T> index = {static_cast<IntLane<T>>(2 * lane)...};
-    return __builtin_shuffle(a, b, index);
-}
+// All lanes backwards.
 template <class T, std::size_t... lane>
 inline Vec<T> backwards(Vec<T> a, std::index_sequence<lane...>) noexcept {
     const IntVec<T> index = {static_cast<IntLane<T>>(lanes<T> - 1 - static_cast<size>(lane))...};

@@ -89,6 +89,7 @@ void Suite::small_shapes(const std::string& isa) {
                     drawn.storage = static_cast<Storage>(storage);
                     drawn.masked = number % 3 == 2;
                     drawn.special = number % 4 == 3;
+                    drawn.rising = number % 4 == 1 && !is_gradient(drawn.operation);
                     check(isa, drawn, preset_layouts(number, static_cast<int>(drawn.shape.size())), true);
                 }
 }
@@ -102,6 +103,7 @@ void Suite::large_shapes(const std::string& isa) {
         drawn.storage = storage;
         drawn.shape = shape;
         drawn.along_line = {0, 1};
+        drawn.rising = drawn.operation == Operation::softmax;
         check(isa, drawn, preset_layouts(number, 2), false);
     };
     run_one(Operation::softmax, Storage::float32, {1500, 1411}, both_by_rows);

@@ -37,7 +37,7 @@ Bytes draw_elements(Storage storage, const Shape& shape, const Layout& layout, c
         char* element = elements.data() + static_cast<std::size_t>(flat) * bytes;
         const std::ptrdiff_t from = original(flat, shape, layout);
         if (from == flat) {
-            encode(element, storage, draw());
+            encode(element, storage, draw(flat));
         } else {
             std::memcpy(element, elements.data() + static_cast<std::size_t>(from) * bytes, bytes);
         }
@@ -45,15 +45,16 @@ Bytes draw_elements(Storage storage, const Shape& shape, const Layout& layout, c
     return elements;
 }
 
-double draw_primal(Random& random, const Case& drawn) {
+double draw_primal(Random& random, const Case& drawn, std::ptrdiff_t flat) {
     if (drawn.operation == Operation::softmax_vjp) return random.uniform();
     if (drawn.operation == Operation::log_softmax_vjp) return -20.0 * random.uniform();
-    const double usual = 4.0 * random.normal();
+    double usual = 4.0 * random.normal();
+    if (drawn.rising) usual += 400.0 * static_cast<double>(flat) / static_cast<double>(product(drawn.shape));
     if (is_gradient(drawn.operation)) return usual * drawn.temperature;  // not far above the sum
     if (!drawn.special) return usual;
     const bool is_float16 = drawn.storage == Storage::float16;
-    const double special[] = {NAN,   -INFINITY, -INFINITY, INFINITY, is_float16 ? 60000.0 : 3e38, is_float16 ? -60000.0 : -3e38,
-                              1e-40, -0.0,      -120.0};
+    const double large = is_float16 ? 60000.0 : 3e38;
+    const double special[] = {NAN, -INFINITY, -INFINITY, INFINITY, large, -large, 1e-40, -0.0, -120.0};
     return random.one_in(40) ? special[random.below(9)] : usual;
 }
 
@@ -95,13 +96,14 @@ Problem draw_problem(Random& random, const Case& drawn, const Layouts& layouts) 
     problem.temperature = drawn.temperature;
     const Shape reduced = problem.reduced_shape();
     problem.primal =
-        draw_elements(drawn.storage, drawn.shape, layouts.primal, [&] { return draw_primal(random, drawn); });
+        draw_elements(drawn.storage, drawn.shape, layouts.primal,
+                      [&](std::ptrdiff_t flat) { return draw_primal(random, drawn, flat); });
     if (is_gradient(drawn.operation))
         problem.cotangent = draw_elements(drawn.storage, problem.cotangent_is_reduced() ? reduced : drawn.shape,
-                                          layouts.cotangent, [&] { return random.normal(); });
+                                          layouts.cotangent, [&](std::ptrdiff_t) { return random.normal(); });
     if (drawn.operation == Operation::logsumexp_vjp)
         problem.log_sum =
-            draw_elements(drawn.storage, reduced, layouts.log_sum, [&] { return 8.0 + random.normal(); });
+            draw_elements(drawn.storage, reduced, layouts.log_sum, [&](std::ptrdiff_t) { return 8.0 + random.normal(); });
     if (!drawn.masked) return problem;
     const std::ptrdiff_t rarity = 1 + random.below(3);  // of what is selected; 1: hardly anything is left out
     problem.mask.resize(static_cast<std::size_t>(product(drawn.shape)));
@@ -163,6 +165,7 @@ Case draw_case(Random& random) {
     }
     drawn.masked = random.one_in(4);
     drawn.special = random.one_in(4);
+    drawn.rising = random.one_in(4) && !is_gradient(drawn.operation);
     if (random.one_in(4)) drawn.temperature = std::exp(2.0 * random.normal());
     return drawn;
 }

@@ -33,6 +33,7 @@ struct Case {
     double temperature = 1.0;
     bool masked = false;
     bool special = false;  // NaN, infinities, subnormals and very large elements among the others
+    bool rising = false;   // maxima come late
 };
 
 // Elements that a layout repeats (step 0) are equal. Masked-out elements are NaN here and there.
