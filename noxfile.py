@@ -46,8 +46,13 @@ def isa(session: nox.Session) -> None:
     code = "from unitstride import show_runtime; print(*show_runtime('dicts')['isa']['detected'])"
     levels = session.run("python", "-c", code, silent=True)
     for level in str(levels).split():
-        environment = {"UNITSTRIDE_BACKEND": "native", "UNITSTRIDE_ISA": level}
-        run_python(session, "-m", "pytest", *FAST, *session.posargs, **environment)
+        run_python(
+            session,
+            *("-m", "pytest", *FAST, *session.posargs),
+            UNITSTRIDE_BACKEND="native",
+            UNITSTRIDE_ISA=level,
+            UNITSTRIDE_TEST_ISA=level,
+        )
 
 
 @nox.session

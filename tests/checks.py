@@ -47,6 +47,7 @@ def fallback() -> Iterator[None]:
     """Run public functions on the NumPy twin, as if the core were not installed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_backend, "core", None)
+        patch.setattr(_backend, "_operations", None)
         patch.setattr(_SOFTMAX_MODULE, "core", None)
         yield
 

@@ -42,7 +42,8 @@ def oracle(operation: str, row: list[float], selected: list[bool]) -> Any:
     elif not chosen or max(chosen) in (INF, -INF):
         level = max(chosen, default=-INF)
     else:
-        level = max(chosen) + math.log(math.fsum(math.exp(x - max(chosen)) for x in chosen))
+        highest = max(chosen)
+        level = highest + math.log(math.fsum(math.exp(x - highest) for x in chosen))
     if operation == "logsumexp":
         return level
     defined = math.isfinite(level)
@@ -136,7 +137,9 @@ def test_special_values_in_long_lines(name: str, kind: str, isa: str) -> None:
         with np.errstate(invalid="ignore"):
             y, level = softmax(x, return_lse=True)
             logarithm = log_softmax(x)
-        expected_level = oracle("logsumexp", x.tolist(), [True] * length)
+        chosen = x.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            expected_level = float(np.logaddexp.reduce(np.sort(chosen)))
         np.testing.assert_allclose(level, expected_level, rtol=1e-6)
         assert np.isnan(y).all() == (not math.isfinite(expected_level))
         assert np.isnan(logarithm).all() == (not math.isfinite(expected_level))

@@ -25,7 +25,7 @@ py::capsule recycled_block(std::ptrdiff_t bytes, char*& memory) {
 
 }  // namespace
 
-py::array empty_like(const py::array& like) {
+py::array empty_like(const py::array& like, bool same_place) {
     const int axes = static_cast<int>(like.ndim());
     const std::ptrdiff_t item = like.itemsize();
     const std::ptrdiff_t bytes = bytes_of(item, axes, like.shape());
@@ -45,8 +45,12 @@ py::array empty_like(const py::array& like) {
         return py::array(like.dtype(), shape, strides);
     }
     char* memory = nullptr;
-    const py::capsule owner = recycled_block(bytes, memory);
-    return py::array(like.dtype(), shape, strides, memory, owner);
+    const auto place = reinterpret_cast<std::uintptr_t>(like.data()) % scratch_alignment;
+    const std::ptrdiff_t offset = same_place && place % static_cast<std::uintptr_t>(item) == 0
+                                      ? static_cast<std::ptrdiff_t>(place)
+                                      : 0;
+    const py::capsule owner = recycled_block(checked_add(bytes, offset), memory);
+    return py::array(like.dtype(), shape, strides, memory + offset, owner);
 }
 
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape) {

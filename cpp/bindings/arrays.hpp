@@ -116,8 +116,9 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
     for (int axis = 0; axis < like.axes; ++axis) view.strides[axis] = strides[axis];
 }
 
-// A fresh array with the axes of `like` in the same order in memory (NumPy's order "K").
-py::array empty_like(const py::array& like);
+// A fresh array with the axes of `like` in the same order in memory (NumPy's order "K"). With `same_place` it begins at
+// the same place in a cache line as `like`: rows of both can then be walked by whole lines at once.
+py::array empty_like(const py::array& like, bool same_place);
 // The same for a shape, in C order, given NumPy's type number.
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape);
 

@@ -36,14 +36,21 @@ inline Compute<S> highest_of(const S* x, size length) noexcept {
 // when arithmetic comes between them.
 constexpr size prefetch_bytes = 2048;
 
-// The line after the one that is worked on: its maximum is found on the way, which also brings it into the cache.
+// The line after the one that is worked on: its maximum is found on the way, which also brings it into the cache. The
+// maximum does not care about order, so its loads begin at a cache line wherever the line begins.
 template <class S>
 struct NextLine {
     const S* x;
+    size head = 0;  // elements before the first cache line
     Vec<Compute<S>> best[group_vectors];
 
-    explicit NextLine(const S* line) noexcept : x(line) {
+    NextLine(const S* line, size length) noexcept : x(line) {
         for (auto& b : best) b = splat(-static_cast<Compute<S>>(__builtin_huge_val()));
+        const auto misplaced = reinterpret_cast<std::uintptr_t>(line) % 64;
+        if (misplaced == 0 || misplaced % sizeof(S) != 0 || length < 2 * lanes<Compute<S>>) return;
+        head = static_cast<size>((64 - misplaced) / sizeof(S));
+        for (size i = 0; i < head; i += lanes<Compute<S>>)
+            look_at_first(i, head - i < lanes<Compute<S>> ? head - i : lanes<Compute<S>>);
     }
     [[gnu::always_inline]] void look_at(int k, size i) noexcept { best[k] = max_or_second(load_as(x + i), best[k]); }
     void look_at_first(size i, size count) noexcept {
@@ -72,8 +79,9 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         for (int k = 0; k < group_vectors; ++k) v[k] = load_as(x + i + k * width);
 #pragma GCC unroll 8
         for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
+        const size place = i + group + next.head <= length ? i + next.head : i;
 #pragma GCC unroll 4
-        for (int k = 0; k < group_vectors; ++k) next.look_at(k, i + k * width);
+        for (int k = 0; k < group_vectors; ++k) next.look_at(k, place + k * width);
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) {
             e[k] = exp_scaled<T>(v[k], origin, constants);
@@ -201,7 +209,7 @@ class RowRunner {
         T* p = static_cast<T*>(task_.scratch) + (row & 1) * task_.scratch_stride;
         const LineOrigin<T> origin = line_origin<T>(splat(highest_), constants_);
         LineAccumulators<T> sums = {};
-        NextLine<S> next(row + 1 < task_.rows ? x_of(row + 1) : x);
+        NextLine<S> next(row + 1 < task_.rows ? x_of(row + 1) : x, task_.length);
         const ExpConstants<T> constants = constants_;  // copies, which the stores of the loop cannot change
         Pending pending = pending_;
         exponentials<S, with_plain, with_plain, with_excess>(x, p, task_.length, origin, constants, sums, next,
@@ -278,7 +286,7 @@ void piece(SoftmaxPiece& task, SoftmaxOutput output) noexcept {
         const F64 of_maximum =
             maximum_power<T>(near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
         LineAccumulators<T> unused = {};
-        NextLine<S> none(x);
+        NextLine<S> none(x, task.length);
         PendingLine<S, NoResult<S>> nothing;
         exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none, nothing);
         const T scale = static_cast<T>(task.scale * unscale<T> / of_maximum[0]);

@@ -96,7 +96,7 @@ void Suite::small_shapes(const std::string& isa) {
 
 // Outputs that are stored past the caches, and lines that are worked on in pieces.
 void Suite::large_shapes(const std::string& isa) {
-    constexpr int both_by_rows = 6, out_by_columns = 4, by_columns = 1, spread = 2;
+    constexpr int both_by_rows = 6, out_by_columns = 4, by_columns = 1, spread = 2, in_place = 8;
     const auto run_one = [&](Operation operation, Storage storage, const Shape& shape, int number) {
         Case drawn;
         drawn.operation = operation;
@@ -107,6 +107,8 @@ void Suite::large_shapes(const std::string& isa) {
         check(isa, drawn, preset_layouts(number, 2), false);
     };
     run_one(Operation::softmax, Storage::float32, {1500, 1411}, both_by_rows);
+    run_one(Operation::softmax, Storage::float32, {1500, 1411}, in_place);
+    run_one(Operation::log_softmax, Storage::float32, {1500, 1411}, in_place);
     run_one(Operation::softmax, Storage::float32, {1411, 1500}, by_columns);
     run_one(Operation::log_softmax, Storage::float64, {1033, 1027}, out_by_columns);
     run_one(Operation::softmax_vjp, Storage::float32, {1500, 1411}, both_by_rows);

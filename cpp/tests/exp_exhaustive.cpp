@@ -110,7 +110,7 @@ class Block {
   public:
     static constexpr int size = 1024;
 
-    Block(ExpLanes<T> kernel, const ExpConstants<T>& constants, double temperature)
+    Block(ExpKernel<T> kernel, const ExpConstants<T>& constants, double temperature)
         : kernel_(kernel), constants_(constants), temperature_(temperature) {}
 
     void add(T x) {
@@ -143,7 +143,7 @@ class Block {
         return std::ldexp(last_exp_, Reference<T>::scale_bits - static_cast<int>(offset_[i]));
     }
 
-    ExpLanes<T> kernel_;
+    ExpKernel<T> kernel_;
     ExpConstants<T> constants_;
     double temperature_;
     T x_[size], highest_[size], result_[size], offset_[size];
@@ -154,7 +154,7 @@ class Block {
 
 // Calls add(block, piece) for pieces 0, 1, ... pieces - 1 from all threads.
 template <class T, class Add>
-Errors<T> measure(const Options& options, ExpLanes<T> kernel, std::uint64_t pieces, const Add& add) {
+Errors<T> measure(const Options& options, ExpKernel<T> kernel, std::uint64_t pieces, const Add& add) {
     const ExpConstants<T> constants = exp_constants<T>(options.temperature, kernels().fused);
     std::atomic<std::uint64_t> next{0};
     std::mutex gate;
@@ -172,7 +172,7 @@ Errors<T> measure(const Options& options, ExpLanes<T> kernel, std::uint64_t piec
     return total;
 }
 
-Errors<float> all_floats(const Options& options, ExpLanes<float> kernel) {
+Errors<float> all_floats(const Options& options, ExpKernel<float> kernel) {
     constexpr std::uint64_t pieces = 4096, patterns = (std::uint64_t{1} << 32) / pieces;
     return measure<float>(options, kernel, pieces, [&](Block<float>& block, std::uint64_t piece) {
         const std::uint64_t begin = piece * patterns, skip = begin % options.step;
@@ -182,7 +182,7 @@ Errors<float> all_floats(const Options& options, ExpLanes<float> kernel) {
 }
 
 // Uniform arguments, and those next to the boundaries of the reduction, where the polynomial is at its worst.
-Errors<double> some_doubles(const Options& options, ExpLanes<double> kernel) {
+Errors<double> some_doubles(const Options& options, ExpKernel<double> kernel) {
     constexpr std::uint64_t pieces = 64;
     const double step = options.temperature * 0x1.62e42fefa39efp-1;
     return measure<double>(options, kernel, pieces, [&](Block<double>& block, std::uint64_t piece) {

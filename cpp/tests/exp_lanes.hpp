@@ -11,12 +11,12 @@ namespace unitstride {
 // round(highest[i] / (temperature ln 2)); a `highest` beyond `far` is subtracted instead and its offset is 0.
 // `count` is a multiple of 16.
 template <class T>
-using ExpLanes = void (*)(const T* x, const T* highest, T* result, T* offset, std::ptrdiff_t count,
+using ExpKernel = void (*)(const T* x, const T* highest, T* result, T* offset, std::ptrdiff_t count,
                           const ExpConstants<T>& constants) noexcept;
 
 struct ExpLanesTable {
-    ExpLanes<float> of_float;
-    ExpLanes<double> of_double;
+    ExpKernel<float> of_float;
+    ExpKernel<double> of_double;
 };
 
 }  // namespace unitstride

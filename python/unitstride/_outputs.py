@@ -82,14 +82,15 @@ def output_for(
     out: Array | None,
     in_place: tuple[Array, ...],
     others: tuple[Array | None, ...],
+    axes: tuple[int, ...] | None = None,
 ) -> Array:
     """Return where the kernel writes: `out` where that is safe, else a fresh array like `values`.
 
-    `in_place` and `others` are the inputs, as in `can_write_into`.
+    `in_place` and `others` are the inputs, as in `can_write_into`; `axes` are the kernel's.
     """
     if out is not None and can_write_into(out, values.dtype, in_place, others):
         return out
-    return _backend.empty_like(values)
+    return _backend.empty_like(values, axes)
 
 
 def deliver(target: Array, out: Array | None, dtype: DType) -> tuple[Array, int]:

@@ -27,7 +27,7 @@ def normalize(
     )
     if out is not None:
         _outputs.check_out(name, out, values.shape, values.dtype)
-    target = _outputs.output_for(values, out, (values,), (mask,))
+    target = _outputs.output_for(values, out, (values,), (mask,), axes)
     lse: Array | None = None
     if return_lse:
         lse = np.empty(_arguments.reduced_shape(values.shape, axes), values.dtype)
