@@ -125,13 +125,14 @@ def test_partly_overlapping_views(spec: KernelSpec) -> None:
         arrays[position] = x
         separate = [array.copy() for array in arrays]
         expected = np.asarray(call(spec, Sample("separate", tuple(separate), sample.keywords)))
-        out = random_view(random, host, expected.shape) if expected.ndim else host[0, 0:1].reshape(())
+        line = host[tuple([slice(None)] * expected.ndim + [3] * (2 - expected.ndim))]
+        out = random_view(random, line, expected.shape)
         overlapping += np.shares_memory(x, out)
         untouched = outside(host, out)
         call(spec, Sample("overlapping", tuple(arrays), sample.keywords), out=out)
         assert_same_bits(out, expected, f"pair {number}: {x.strides}, {out.strides}, axis {axis}")
         np.testing.assert_array_equal(outside(host, out), untouched)
-    assert overlapping >= 150  # the test is about overlap: most pairs must have some
+    assert overlapping >= 60  # the test is about overlap: many pairs must have some
 
 
 def outside(host: Any, view: Any) -> Any:

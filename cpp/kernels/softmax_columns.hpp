@@ -13,14 +13,14 @@ namespace {
 // Views into SoftmaxColumns::state.
 template <class T>
 struct ColumnsState {
-    T *highest, *lowest, *shift, *factor;
+    T *highest, *lowest, *shift, *factor, *factor_rest;
     IntLane<T>*bias, *maxima;
     double* log_sum;
     WideSum<T>*plain, *excess;  // [lanes][width / lanes]
 
     static constexpr size wide_bytes = static_cast<size>(sizeof(WideSum<T>));
     static size bytes(size width) noexcept {
-        return width * static_cast<size>(4 * sizeof(T) + 2 * sizeof(IntLane<T>) + sizeof(double)) +
+        return width * static_cast<size>(5 * sizeof(T) + 2 * sizeof(IntLane<T>) + sizeof(double)) +
                2 * width * wide_bytes;
     }
     explicit ColumnsState(const SoftmaxColumns& task) noexcept {
@@ -31,7 +31,8 @@ struct ColumnsState {
         lowest = highest + width;
         shift = lowest + width;
         factor = shift + width;
-        bias = reinterpret_cast<IntLane<T>*>(factor + width);
+        factor_rest = factor + width;
+        bias = reinterpret_cast<IntLane<T>*>(factor_rest + width);
         maxima = bias + width;
         log_sum = reinterpret_cast<double*>(maxima + width);
     }
@@ -185,9 +186,8 @@ inline void store_factors(T* factor, size half, F64 scale, F64* kept) noexcept {
 
 // The scale factors of `lanes<double>` lines from their plain sums.
 template <class T>
-inline F64 scale_of(const WideSum<T>& plain, int half) noexcept {
-    const F64 inverse = splat(1.0) / plain.words(half);
-    return inverse - inverse * (plain.rests(half) * inverse);
+inline Reciprocal scale_of(const WideSum<T>& plain, int half) noexcept {
+    return reciprocal(plain.words(half), plain.rests(half));
 }
 
 // `half` picks the lower or upper lanes of float, which are one vector of double each.
@@ -232,9 +232,12 @@ void columns_sum(SoftmaxColumns& task) noexcept {
         fold_accumulators<T>(state.plain + block, blocks, used);
         T* factor = state.factor + block * lanes<T>;
         if constexpr (halves == 1) {
-            store(factor, scale_of<T>(state.plain[block], 0));
+            const Reciprocal inverse = scale_of<T>(state.plain[block], 0);
+            store(factor, inverse.first);
+            store(state.factor_rest + block * lanes<T>, inverse.rest);
         } else {
-            store(factor, narrow(scale_of<T>(state.plain[block], 0), scale_of<T>(state.plain[block], 1)));
+            store(factor, narrow(scale_of<T>(state.plain[block], 0).first, scale_of<T>(state.plain[block], 1).first));
+            store(state.factor_rest + block * lanes<T>, Vec<T>{});
         }
         for (size l = 0; l < lanes<T>; ++l) task.sums[block * lanes<T> + l].has_nan = factor[l] != factor[l];
     }
@@ -243,12 +246,12 @@ void columns_sum(SoftmaxColumns& task) noexcept {
 template <class T>
 inline void finish_softmax(SoftmaxColumns& task, const ColumnsState<T>& state, size begin, size end) noexcept {
     for (size c = 0; c < task.width; c += lanes<T>) {
-        const Vec<T> factor = load(state.factor + c);
+        const Vec<T> factor = load(state.factor + c), rest = load(state.factor_rest + c);
         const auto defined = factor == factor;
         const Vec<T> nan = splat(static_cast<T>(__builtin_nan("")));
         for (size row = begin; row < end; ++row) {
             T* place = tile_row<T>(task, row) + c;
-            store(place, defined ? load(place) * factor : nan);
+            store(place, defined ? scaled(load(place), factor, rest) : nan);
         }
     }
 }

@@ -34,10 +34,20 @@ template <class T, bool with_plain, bool with_excess>
     }
 }
 
-// 1 / (sum + error), rounded once more than the quotient.
-inline F64 reciprocal(F64 sum, F64 error) noexcept {
+// 1 / (sum + error) in two words: doubles are scaled with both, floats with the first alone.
+struct Reciprocal {
+    F64 first, rest;
+};
+inline Reciprocal reciprocal(F64 sum, F64 error) noexcept {
     const F64 inverse = splat(1.0) / sum;
-    return inverse - inverse * (error * inverse);
+    if constexpr (!has_fma) return {inverse - inverse * (error * inverse), F64{}};
+    return {inverse, inverse * (multiply_add(-sum, inverse, splat(1.0)) - error * inverse)};
+}
+
+inline F32 scaled(F32 p, F32 scale, F32) noexcept { return p * scale; }
+inline F64 scaled(F64 p, F64 scale, F64 rest) noexcept {
+    if constexpr (!has_fma) return p * scale;
+    return multiply_add(p, scale, p * rest);
 }
 
 // exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but for the scale.

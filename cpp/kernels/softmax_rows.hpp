@@ -106,13 +106,13 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
     accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
 }
 
-// p[i] * scale.
+// p[i] * (scale + rest).
 template <class S>
 struct ScaledResult {
     static constexpr bool writes = true;
     const Compute<S>* p;
-    Vec<Compute<S>> scale;
-    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept { return load(p + i) * scale; }
+    Vec<Compute<S>> scale, rest;
+    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept { return scaled(load(p + i), scale, rest); }
 };
 
 // (x[i] - max) / temperature - log_sum.
@@ -224,10 +224,10 @@ class RowRunner {
         }
         if constexpr (output == SoftmaxOutput::softmax) {
             const TwoWords plain = fold_lanes(sums.plain);
-            const double inverse = 1.0 / plain.sum;
-            const T scale = static_cast<T>(inverse - inverse * (plain.error * inverse));
+            const Reciprocal inverse = reciprocal(splat(plain.sum), splat(plain.error));
+            const T scale = static_cast<T>(inverse.first[0]), rest = static_cast<T>(inverse.rest[0]);
             if (!with_excess && scale != scale) invalid = !holds_nan(x, task_.length);
-            write(row, Result{p, splat(scale)}, scale == scale);
+            write(row, Result{p, splat(scale), splat(rest)}, scale == scale);
         }
         if constexpr (output == SoftmaxOutput::log_softmax) {
             const double log_sum = log1p_positive(splat(line.excess))[0];
@@ -290,7 +290,7 @@ void piece(SoftmaxPiece& task, SoftmaxOutput output) noexcept {
         PendingLine<S, NoResult<S>> nothing;
         exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none, nothing);
         const T scale = static_cast<T>(task.scale * unscale<T> / of_maximum[0]);
-        write_line(out, task.length, task.streaming, ScaledResult<S>{p, splat(scale)});
+        write_line(out, task.length, task.streaming, ScaledResult<S>{p, splat(scale), Vec<T>{}});
     }
     if (task.streaming) finish_streaming();
 }

@@ -30,13 +30,16 @@ inline void turn_rows(const SoftmaxTurn& turn, size begin, size end) noexcept {
             const size c = block * width;
             LineOrigin<T> origin;
             LineAccumulators<T> sums = {};
-            Vec<T> best = {}, factor = {};
+            Vec<T> best = {}, factor = {}, rest = {};
             if constexpr (enters) {
                 origin = state.origin(c);
                 best = load(state.highest + c);
                 sums.plain = state.plain[lane * blocks + block];
             }
-            if constexpr (leaves) factor = load(leaving.factor + c);
+            if constexpr (leaves) {
+                factor = load(leaving.factor + c);
+                rest = load(leaving.factor_rest + c);
+            }
             Vec<T> v[group_vectors], e[group_vectors];
 #pragma GCC unroll 4
             for (int k = 0; k < group_vectors; ++k) {
@@ -46,7 +49,7 @@ inline void turn_rows(const SoftmaxTurn& turn, size begin, size end) noexcept {
                 T* place = tile + row * entering.width + c;
                 if constexpr (leaves) {
                     S* to = out + row * turn.out_stride + c;
-                    const Vec<T> result = load(place) * factor;
+                    const Vec<T> result = scaled(load(place), factor, rest);
                     if (streams) {
                         store_streaming_as(to, result);
                     } else {

@@ -9,6 +9,8 @@ namespace {
 constexpr std::ptrdiff_t stretch = 1024;       // elements that are summed at a time
 constexpr std::ptrdiff_t longest_pair_line = 4096;  // a pair of doubles takes some 100 ns per element
 
+constexpr double plain_for_float = 1e-7;            // from here on the error of double, 1e-15, does not show in float
+
 // An unevaluated sum of two doubles, the second at most half a unit in the last place of the first.
 struct Pair {
     double high, low;
@@ -113,9 +115,11 @@ bool nearly_cancels(double log_sum, const LineSum& sum, double inverse_temperatu
 }
 
 double refined_log_sum(const SoftmaxCall& call, const std::ptrdiff_t* offset, const LineSum& sum, double rough) {
-    if (call.storage() != Storage::float64) return log_sum_in_double(call, offset, sum.highest);
-    if (call.plan.length > longest_pair_line) return rough;
-    return log_sum_in_pairs(call, offset, rough);
+    if (call.storage() != Storage::float64) {
+        rough = log_sum_in_double(call, offset, sum.highest);
+        if (std::abs(rough) > plain_for_float) return rough;
+    }
+    return call.plan.length > longest_pair_line ? rough : log_sum_in_pairs(call, offset, rough);
 }
 
 }  // namespace unitstride

@@ -27,7 +27,7 @@ struct Tiling {
         const std::ptrdiff_t fitting = call.table.tile_bytes / (plan.length * bytes);
         width = std::clamp(fitting / lanes * lanes, lanes, call.table.tile_width);
         width = std::min(width, round_up(neighbours, lanes));
-        skew = alignment_skew(call);
+        skew = alignment_skew(call) % width;
         per_axis = (neighbours + skew + width - 1) / width;
         tiles = checked_multiply(per_axis, plan.lines / neighbours);
     }

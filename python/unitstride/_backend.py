@@ -60,6 +60,21 @@ def backend_name() -> str:
     return "numpy" if core is None else "native"
 
 
+def _recycled_bytes() -> int | None:
+    """Read UNITSTRIDE_RECYCLE_BYTES: the most bytes of freed results to keep, None when unset."""
+    text = os.environ.get("UNITSTRIDE_RECYCLE_BYTES", "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise ValueError(
+            f"UNITSTRIDE_RECYCLE_BYTES must be a number of bytes, 0 or more, got {text!r}"
+        )
+    return int(text)
+
+
+if core is not None and (_bytes := _recycled_bytes()) is not None:
+    core.set_recycled_bytes(_bytes)
+
 # The kernels, by name: the core's, or the twin's.
 _operations: Any = None
 
