@@ -72,7 +72,7 @@ inline void input_view(InputView& view, const py::array& array, const char* func
 inline void output_view(OutputView& view, const py::array& array, const char* function, const char* argument) {
     if (!array.writeable()) throw Error(Error::Kind::value, quoted(function, argument) + "must be writeable");
     fill_view(view, array, function, argument);
-    for (int axis = 0; axis < view.axes; ++axis)
+    for (int axis = 0; axis < view.axes && array.size() > 0; ++axis)
         if (array.shape(axis) > 1 && view.strides[axis] == 0)
             throw Error(Error::Kind::value, quoted(function, argument) + "must not overlap itself, got a zero stride");
     view.data = static_cast<char*>(const_cast<void*>(array.data()));

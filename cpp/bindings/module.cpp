@@ -19,7 +19,11 @@ void translate(std::exception_ptr failure) {
     }
 }
 
+unsigned long main_thread = 0;
+
+// Only the main thread handles signals, so only it needs to look.
 bool signal_arrived() {
+    if (PyThread_get_thread_ident() != main_thread) return false;
     const pybind11::gil_scoped_acquire acquired;
     return PyErr_CheckSignals() != 0;
 }
@@ -30,6 +34,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     pybind11::register_exception_translator(translate);
     const char* wanted = std::getenv("UNITSTRIDE_ISA");
     unitstride::use_isa(wanted != nullptr ? wanted : "");
+    main_thread = pybind11::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
     unitstride::set_interrupt_hook(signal_arrived);
     unitstride::register_probe(module);
     unitstride::register_runtime(module);

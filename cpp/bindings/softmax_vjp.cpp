@@ -9,7 +9,7 @@ namespace {
 
 using OptionalArray = std::optional<py::array>;
 
-void run(const char* function, SoftmaxVjp gradient, const py::array& primal, const py::array& cotangent,
+unsigned run(const char* function, SoftmaxVjp gradient, const py::array& primal, const py::array& cotangent,
          const py::array& out, const py::tuple& axes, const OptionalArray& where, double temperature,
          const OptionalArray& log_sum) {
     const char* name = gradient == SoftmaxVjp::logsumexp ? "x" : "y";
@@ -38,7 +38,7 @@ void run(const char* function, SoftmaxVjp gradient, const py::array& primal, con
         input_view(arguments.where, *where, function, "where");
         check_same_shape(arguments.where, arguments.primal, function, "where");
     }
-    without_gil(primal.size(), [&] { softmax_vjp(arguments); });
+    return without_gil(primal.size(), [&] { return softmax_vjp(arguments); });
 }
 
 }  // namespace
@@ -48,21 +48,21 @@ void register_softmax_vjp(py::module_& module) {
         "softmax_vjp",
         [](const py::array& y, const py::array& dy, const py::array& out, const py::tuple& axes,
            const OptionalArray& where, double temperature) {
-            run("softmax_vjp", SoftmaxVjp::softmax, y, dy, out, axes, where, temperature, std::nullopt);
+            return run("softmax_vjp", SoftmaxVjp::softmax, y, dy, out, axes, where, temperature, std::nullopt);
         },
         py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
     module.def(
         "log_softmax_vjp",
         [](const py::array& y, const py::array& dy, const py::array& out, const py::tuple& axes,
            const OptionalArray& where, double temperature) {
-            run("log_softmax_vjp", SoftmaxVjp::log_softmax, y, dy, out, axes, where, temperature, std::nullopt);
+            return run("log_softmax_vjp", SoftmaxVjp::log_softmax, y, dy, out, axes, where, temperature, std::nullopt);
         },
         py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
     module.def(
         "logsumexp_vjp",
         [](const py::array& x, const py::array& lse, const py::array& dy, const py::array& out, const py::tuple& axes,
            const OptionalArray& where, double temperature) {
-            run("logsumexp_vjp", SoftmaxVjp::logsumexp, x, dy, out, axes, where, temperature, lse);
+            return run("logsumexp_vjp", SoftmaxVjp::logsumexp, x, dy, out, axes, where, temperature, lse);
         },
         py::arg("x"), py::arg("lse"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"),
         py::arg("temperature"));

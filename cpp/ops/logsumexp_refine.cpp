@@ -82,7 +82,7 @@ double log_sum_in_pairs(const SoftmaxCall& call, const std::ptrdiff_t* offset, d
     Pair scaled = {0.0, 0.0};
     for_each_stretch(call, offset, [&](const double* x, std::ptrdiff_t count) {
         for (std::ptrdiff_t i = 0; i < count; ++i)
-            scaled = scaled + exponential(divided(x[i], temperature) + Pair{-rough, 0.0});
+            if (std::isfinite(x[i])) scaled = scaled + exponential(divided(x[i], temperature) + Pair{-rough, 0.0});
     });
     const Pair excess = scaled + Pair{-1.0, 0.0};
     return (Pair{rough, 0.0} + Pair{excess.high - 0.5 * excess.high * excess.high, excess.low}).high;

@@ -1,6 +1,7 @@
 #include "ops/softmax.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/float_environment.hpp"
 #include "isa/dispatch.hpp"
@@ -74,10 +75,12 @@ unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
 
 }  // namespace
 
-void SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
+unsigned SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
                                  const std::ptrdiff_t (&offset)[max_operands]) const {
     constexpr std::ptrdiff_t batch = 64;
+    constexpr double may_overflow = 6e4;  // beyond the smallest of the storage types' ranges
     double value[batch];
+    unsigned status = 0;
     const double inverse_temperature = constants.of_double.inverse_temperature_wide;
     for (std::ptrdiff_t begin = 0; begin < count; begin += batch) {
         const std::ptrdiff_t now = std::min(batch, count - begin);
@@ -87,10 +90,13 @@ void SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
             for (int k = 0; k < operand_count; ++k) place[k] = offset[k] + (begin + i) * across(k);
             if (nearly_cancels(value[i], sums[begin + i], inverse_temperature))
                 value[i] = refined_log_sum(*this, place, sums[begin + i], value[i]);
-            store_value(arguments.log_sum.data + place[operand_log_sum] * storage_bytes(storage()), storage(),
-                        value[i]);
+            char* target = arguments.log_sum.data + place[operand_log_sum] * storage_bytes(storage());
+            store_value(target, storage(), value[i]);
+            const bool is_large = std::abs(value[i]) > may_overflow && std::isfinite(value[i]);
+            if (is_large && std::isinf(load_value(target, storage()))) status |= status_over;
         }
     }
+    return status;
 }
 
 unsigned softmax(const SoftmaxArguments& arguments) {

@@ -123,7 +123,7 @@ class Tile {
         for (std::ptrdiff_t line = 0; line < lines_; ++line)
             if (task_.sums[line].has_nan) status |= settle_undefined_line(line);
         if (call_.wants_sums())
-            call_.write_log_sums(task_.sums, lines_, offset_);
+            status |= call_.write_log_sums(task_.sums, lines_, offset_);
         return status;
     }
 
@@ -252,9 +252,10 @@ unsigned softmax_columns(const SoftmaxCall& call) {
                                       2 * Tile::bytes(call, tiling)),
                           workers);
     SharedStatus status;
-    parallel_for(workers, tiling.tiles, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    const unsigned flags = parallel_for(workers, tiling.tiles, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         status.raise(TileTurns(call, tiling, scratch.of_worker(worker.index())).run(begin, end, worker));
     });
+    status.raise_overflow(call, flags);
     return status.bits();
 }
 

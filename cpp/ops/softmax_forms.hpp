@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/float_environment.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "ops/exp_constants.hpp"
@@ -43,8 +44,8 @@ struct SoftmaxCall {
     }
     const char* where_at(std::ptrdiff_t offset) const noexcept { return arguments.where.data + offset; }
     // Logarithms of the sums of `count` lines, which lie evenly along the innermost outer axis from `offset` on, to
-    // their places in the result.
-    void write_log_sums(const LineSum* sums, std::ptrdiff_t count, const std::ptrdiff_t (&offset)[max_operands]) const;
+    // their places in the result. Returns FloatStatus bits.
+    unsigned write_log_sums(const LineSum* sums, std::ptrdiff_t count, const std::ptrdiff_t (&offset)[max_operands]) const;
     std::ptrdiff_t across(int operand) const noexcept {
         return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
     }
@@ -62,6 +63,11 @@ class SharedStatus {
   public:
     void raise(unsigned bits) noexcept {
         if (bits) bits_.fetch_or(bits, std::memory_order_relaxed);
+    }
+    // What the workers' floating-point flags say: only where an overflow on the way is one of the result.
+    void raise_overflow(const SoftmaxCall& call, unsigned flags) noexcept {
+        const bool is_log = call.arguments.output == SoftmaxOutput::log_softmax;
+        if (is_log && FloatEnvironment::has_overflow(flags)) raise(status_over);
     }
     unsigned bits() const noexcept { return bits_.load(std::memory_order_relaxed); }
 

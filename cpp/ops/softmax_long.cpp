@@ -162,7 +162,7 @@ unsigned softmax_long_lines(const SoftmaxCall& call) {
             LineSum& sum = sums[static_cast<std::size_t>(line * lines.pieces)];
             sum = fold(&sum, lines.pieces, call.constants.of_double.inverse_temperature_wide);
             status |= status_of(lines, offset, sum);
-            if (call.wants_sums()) call.write_log_sums(&sum, 1, offset);
+            if (call.wants_sums()) status |= call.write_log_sums(&sum, 1, offset);
         }
         if (!call.arguments.out) continue;
         sweep([&](std::ptrdiff_t line, std::ptrdiff_t number, const std::ptrdiff_t* offset, char* tile) {

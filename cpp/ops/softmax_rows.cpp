@@ -50,7 +50,7 @@ unsigned run_rows(const SoftmaxCall& call, std::ptrdiff_t line, std::ptrdiff_t l
     } else {
         call.kernels.rows(task);
     }
-    if (call.wants_sums()) call.write_log_sums(sums, lines, offset);
+    if (call.wants_sums()) task.status |= call.write_log_sums(sums, lines, offset);
     return task.status;
 }
 
@@ -90,14 +90,14 @@ class PackedLine {
                             call_.wants_sums() || call_.masked() ? &sum : nullptr, call_.arguments.output,
                             call_.streaming && straight_out, 0};
         call_.compute_kernels.rows(task);
-        if (call_.wants_sums()) call_.write_log_sums(&sum, 1, offset_);
-        if (out == nullptr || straight_out) return task.status;
+        const unsigned overflow = call_.wants_sums() ? call_.write_log_sums(&sum, 1, offset_) : 0u;
+        if (out == nullptr || straight_out) return task.status | overflow;
         // A line of NaN, and one with nothing selected, still have their masked-out values.
         if (call_.masked() && sum.excess != sum.excess)
             mask_stretch(call_.table, storage, plan, operand_where, call_.where_at(offset_[operand_where]), 0,
                          plan.length, result_, call_.masked_output());
         unpack_stretch(call_.table, storage, plan, operand_out, out, 0, plan.length, result_, call_.streaming);
-        return selected ? task.status : 0;
+        return (selected ? task.status : 0u) | overflow;
     }
 
     const SoftmaxCall& call_;
@@ -117,7 +117,7 @@ unsigned softmax_contiguous_rows(const SoftmaxCall& call) {
     const int workers = workers_for(call.nanoseconds(), call.plan.lines);
     const Scratch scratch(checked_multiply(2, scratch_line_bytes(call)), workers);
     SharedStatus status;
-    parallel_for(workers, call.plan.lines, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    const unsigned flags = parallel_for(workers, call.plan.lines, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (std::ptrdiff_t line = begin; line < end;) {
             const std::ptrdiff_t lines = even_lines(call.plan, line, std::min(block, end - line));
             status.raise(run_rows(call, line, lines, scratch.of_worker(worker.index())));
@@ -125,6 +125,7 @@ unsigned softmax_contiguous_rows(const SoftmaxCall& call) {
             if (line < end && !worker.proceed()) return;
         }
     });
+    status.raise_overflow(call, flags);
     return status.bits();
 }
 
@@ -134,13 +135,14 @@ unsigned softmax_packed_rows(const SoftmaxCall& call) {
     const int workers = workers_for(2 * call.nanoseconds(), call.plan.lines);
     const Scratch scratch(checked_multiply(3, line_bytes), workers);
     SharedStatus status;
-    parallel_for(workers, call.plan.lines, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    const unsigned flags = parallel_for(workers, call.plan.lines, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         PackedLine packed(call, scratch.of_worker(worker.index()), line_bytes);
         for (std::ptrdiff_t line = begin; line < end; ++line) {
             status.raise(packed.run(line));
             if ((line - begin) % block == block - 1 && !worker.proceed()) return;
         }
     });
+    status.raise_overflow(call, flags);
     return status.bits();
 }
 

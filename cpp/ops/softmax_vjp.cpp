@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/checked.hpp"
+#include "core/float_environment.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
@@ -178,7 +179,7 @@ class Stretch {
     double log_sums_[most_lines], line_cotangents_[most_lines];
 };
 
-void run_short_lines(const VjpCall& call) {
+unsigned run_short_lines(const VjpCall& call) {
     const LinesPlan& plan = call.plan;
     const std::ptrdiff_t neighbours = plan.outer.count == 0 ? 1 : plan.outer.axis[plan.outer.count - 1].length;
     const std::ptrdiff_t line_bytes = plan.length * compute_bytes(call.storage());
@@ -189,7 +190,7 @@ void run_short_lines(const VjpCall& call) {
     const std::ptrdiff_t groups = checked_multiply(per_axis, plan.lines / neighbours);
     const int workers = workers_for(call.nanoseconds(), groups);
     const Scratch scratch(Stretch::scratch_bytes(call, group, plan.length), workers);
-    parallel_for(workers, groups, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    return parallel_for(workers, groups, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (std::ptrdiff_t i = begin; i < end; ++i) {
             const std::ptrdiff_t place = i % per_axis * group;
             const std::ptrdiff_t line = i / per_axis * neighbours + place;
@@ -200,15 +201,16 @@ void run_short_lines(const VjpCall& call) {
     });
 }
 
-void run_long_lines(const VjpCall& call) {
+unsigned run_long_lines(const VjpCall& call) {
     const std::ptrdiff_t pieces = (call.plan.length + call.piece - 1) / call.piece;
     const int workers = workers_for(call.nanoseconds() / static_cast<double>(call.plan.lines), pieces);
     const Scratch scratch(Stretch::scratch_bytes(call, 1, call.piece), workers);
     count_allocation();
     std::vector<VjpSum> sums(static_cast<std::size_t>(pieces));
+    unsigned flags = 0;
     for (std::ptrdiff_t line = 0; line < call.plan.lines; ++line) {
         const auto sweep = [&](auto&& body) {
-            parallel_for(workers, pieces, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+            flags |= parallel_for(workers, pieces, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
                 for (std::ptrdiff_t i = begin; i < end; ++i) {
                     const std::ptrdiff_t count = std::min(call.piece, call.plan.length - i * call.piece);
                     Stretch stretch(call, scratch.of_worker(worker.index()), line, 1, i * call.piece, count);
@@ -226,17 +228,18 @@ void run_long_lines(const VjpCall& call) {
         }
         sweep([&](std::ptrdiff_t, Stretch& stretch) { stretch.write(total); });
     }
+    return flags;
 }
 
 }  // namespace
 
-void softmax_vjp(const SoftmaxVjpArguments& arguments) {
+unsigned softmax_vjp(const SoftmaxVjpArguments& arguments) {
     const std::ptrdiff_t* strides[] = {arguments.primal.strides, arguments.cotangent.strides, arguments.out.strides,
                                        arguments.where ? arguments.where.strides : nullptr,
                                        arguments.log_sum ? arguments.log_sum.strides : nullptr};
     const LinesPlan plan =
         plan_lines(arguments.primal.axes, arguments.primal.shape, arguments.along_line, operand_count, strides);
-    if (plan.lines == 0 || plan.length == 0) return;
+    if (plan.lines == 0 || plan.length == 0) return 0;
     const KernelTable& table = kernels();
     const AnyExpConstants constants = any_exp_constants(arguments.temperature, table.fused);
     const std::ptrdiff_t bytes = compute_bytes(arguments.storage);
@@ -245,11 +248,8 @@ void softmax_vjp(const SoftmaxVjpArguments& arguments) {
     const bool is_long = plan.length * bytes > table.line_scratch_bytes;
     const VjpCall call = {arguments, plan, table, constants, out_bytes > static_cast<double>(table.streaming_bytes),
                           is_long ? table.piece_bytes / bytes : plan.length};
-    if (is_long) {
-        run_long_lines(call);
-    } else {
-        run_short_lines(call);
-    }
+    const unsigned flags = is_long ? run_long_lines(call) : run_short_lines(call);
+    return FloatEnvironment::has_overflow(flags) ? unsigned{status_over} : 0u;
 }
 
 }  // namespace unitstride

@@ -19,6 +19,7 @@ struct SoftmaxVjpArguments {
     bool along_line[max_axes];
 };
 
-void softmax_vjp(const SoftmaxVjpArguments& arguments);
+// Returns FloatStatus bits.
+unsigned softmax_vjp(const SoftmaxVjpArguments& arguments);
 
 }  // namespace unitstride

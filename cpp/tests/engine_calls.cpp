@@ -12,7 +12,8 @@ namespace {
 
 using Optional = std::optional<StridedArray>;
 
-void place(Optional& array, const Problem& problem, const Shape& shape, const Layout& layout, const Bytes& elements) {
+void place(Optional& array, const Problem& problem, const Shape& shape, const Layout& layout,
+           const Bytes& elements) {
     array.emplace(storage_bytes(problem.storage), shape, layout);
     array->assign(elements);
 }
@@ -24,7 +25,8 @@ void check_unchanged(const Optional& array, const Bytes& elements, const char* n
 
 void check_gaps(const Optional& array, const char* name) {
     if (array && !array->gaps_are_intact())
-        throw std::logic_error("bytes between the elements of " + std::string(name) + " were written");
+        throw std::logic_error("bytes between the elements of " + std::string(name) +
+                               " were written");
 }
 
 struct Arrays {
@@ -34,11 +36,12 @@ struct Arrays {
         const Shape reduced = problem.reduced_shape();
         place(primal, problem, problem.shape, layouts.primal, problem.primal);
         if (is_gradient(problem.operation))
-            place(cotangent, problem, problem.cotangent_is_reduced() ? reduced : problem.shape, layouts.cotangent,
-                  problem.cotangent);
+            place(cotangent, problem, problem.cotangent_is_reduced() ? reduced : problem.shape,
+                  layouts.cotangent, problem.cotangent);
         if (problem.operation == Operation::logsumexp_vjp)
             place(log_sum, problem, reduced, layouts.log_sum, problem.log_sum);
-        if (problem.operation == Operation::logsumexp || problem.operation == Operation::softmax_with_sum)
+        if (problem.operation == Operation::logsumexp ||
+            problem.operation == Operation::softmax_with_sum)
             log_sum.emplace(storage_bytes(problem.storage), reduced, layouts.log_sum);
         if (!problem.mask.empty()) {
             mask.emplace(1, problem.shape, layouts.mask);
@@ -114,15 +117,17 @@ Shape Problem::reduced_shape() const {
 
 std::string Problem::text() const {
     constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16"};
-    std::string text = std::string(name_of(operation)) + " " + names[static_cast<int>(storage)] + " (";
+    std::string text =
+        std::string(name_of(operation)) + " " + names[static_cast<int>(storage)] + " (";
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
         text += std::to_string(shape[axis]) + (along_line[axis] ? "* " : " ");
     return text + ") temperature " + std::to_string(temperature) + (mask.empty() ? "" : " masked");
 }
 
 std::string Layouts::text() const {
-    return "  primal: " + text_of(primal) + "\n  cotangent: " + text_of(cotangent) + "\n  log_sum: " +
-           text_of(log_sum) + "\n  mask: " + text_of(mask) + "\n  out: " + (in_place ? "in place" : text_of(out));
+    return "  primal: " + text_of(primal) + "\n  cotangent: " + text_of(cotangent) +
+           "\n  log_sum: " + text_of(log_sum) + "\n  mask: " + text_of(mask) +
+           "\n  out: " + (in_place ? "in place" : text_of(out));
 }
 
 Layouts all_contiguous(int axes) {

@@ -1,4 +1,5 @@
-// One call of the engine, with what it is given and what comes out, independent of how the arrays lie in memory.
+// One call of the engine, with what it is given and what comes out, independent of how the arrays
+// lie in memory.
 #pragma once
 
 #include <string>
@@ -53,7 +54,8 @@ struct Result {
     bool operator==(const Result&) const = default;
 };
 
-// Throws std::logic_error when the call changes an input or a byte between the elements of an output.
+// Throws std::logic_error when the call changes an input or a byte between the elements of an
+// output.
 Result run(const Problem& problem, const Layouts& layouts);
 
 }  // namespace unitstride::test

@@ -1,6 +1,7 @@
-// Runs every operation of the engine over storage types, shapes, layouts and instruction sets. The result must have the
-// bits of the result on contiguous arrays, be as near to the formula as the operation promises, and nothing outside
-// the arrays' elements may be touched (built with -fsanitize=address,undefined, this is what the sanitizers watch).
+// Runs every operation of the engine over storage types, shapes, layouts and instruction sets. The
+// result must have the bits of the result on contiguous arrays, be as near to the formula as the
+// operation promises, and nothing outside the arrays' elements may be touched (built with
+// -fsanitize=address,undefined, this is what the sanitizers watch).
 //
 //   engine_test [fuzz rounds, default 400] [seed, default 1]
 #include <chrono>
@@ -29,27 +30,32 @@ class Suite {
   private:
     static constexpr long most_failures = 20;
 
-    void check(const std::string& isa, const Case& drawn, const Layouts& layouts, bool against_formula);
-    void fail(const std::string& isa, const Problem& problem, const Layouts& layouts, const std::string& what);
+    void check(const std::string& isa, const Case& drawn, const Layouts& layouts,
+               bool against_formula);
+    void fail(const std::string& isa, const Problem& problem, const Layouts& layouts,
+              const std::string& what);
 
     Random random_;
     long calls_ = 0, failures_ = 0;
 };
 
-void Suite::fail(const std::string& isa, const Problem& problem, const Layouts& layouts, const std::string& what) {
-    std::fprintf(stderr, "FAILED: %s: %s on %s\n%s\n", problem.text().c_str(), what.c_str(), isa.c_str(),
-                 layouts.text().c_str());
+void Suite::fail(const std::string& isa, const Problem& problem, const Layouts& layouts,
+                 const std::string& what) {
+    std::fprintf(stderr, "FAILED: %s: %s on %s\n%s\n", problem.text().c_str(), what.c_str(),
+                 isa.c_str(), layouts.text().c_str());
     if (++failures_ >= most_failures) throw std::runtime_error("too many failures");
 }
 
-void Suite::check(const std::string& isa, const Case& drawn, const Layouts& layouts, bool against_formula) {
+void Suite::check(const std::string& isa, const Case& drawn, const Layouts& layouts,
+                  bool against_formula) {
     const Problem problem = draw_problem(random_, drawn, layouts);
     set_default_threads(1);
     const Result expected = run(problem, all_contiguous(static_cast<int>(drawn.shape.size())));
     set_default_threads(1 + static_cast<int>(random_.below(3)));
     ++calls_;
     try {
-        if (!(run(problem, layouts) == expected)) fail(isa, problem, layouts, "not the bits of the contiguous call");
+        if (!(run(problem, layouts) == expected))
+            fail(isa, problem, layouts, "not the bits of the contiguous call");
     } catch (const std::logic_error& error) {
         fail(isa, problem, layouts, error.what());
     }
@@ -67,7 +73,8 @@ std::vector<Case> small_cases() {
         drawn.along_line = along_line;
         cases.push_back(drawn);
     };
-    for (const std::ptrdiff_t length : {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 300})
+    for (const std::ptrdiff_t length :
+         {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 300})
         for (const std::ptrdiff_t lines : {1, 5, 33}) add({lines, length}, {0, 1});
     add({}, {});
     add({0, 4}, {0, 1});
@@ -90,7 +97,8 @@ void Suite::small_shapes(const std::string& isa) {
                     drawn.masked = number % 3 == 2;
                     drawn.special = number % 4 == 3;
                     drawn.rising = number % 4 == 1 && !is_gradient(drawn.operation);
-                    check(isa, drawn, preset_layouts(number, static_cast<int>(drawn.shape.size())), true);
+                    check(isa, drawn, preset_layouts(number, static_cast<int>(drawn.shape.size())),
+                          true);
                 }
 }
 
@@ -115,7 +123,8 @@ void Suite::large_shapes(const std::string& isa) {
     run_one(Operation::softmax_with_sum, Storage::float32, {2, 170'001}, both_by_rows);
     run_one(Operation::log_softmax, Storage::bfloat16, {1, 170'001}, spread);
     run_one(Operation::logsumexp, Storage::float64, {2, 90'001}, by_columns);
-    for (const Operation operation : {Operation::softmax_vjp, Operation::log_softmax_vjp, Operation::logsumexp_vjp})
+    for (const Operation operation :
+         {Operation::softmax_vjp, Operation::log_softmax_vjp, Operation::logsumexp_vjp})
         run_one(operation, Storage::float16, {1, 170'001}, spread);
 }
 
@@ -136,8 +145,8 @@ int main_of(int count, char** words) {
         suite.large_shapes(isa);
         suite.fuzz(isa, rounds);
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        std::printf("%-8s %ld calls compared, %ld failures, %.1f s\n", isa.c_str(), suite.calls(), suite.failures(),
-                    seconds.count());
+        std::printf("%-8s %ld calls compared, %ld failures, %.1f s\n", isa.c_str(), suite.calls(),
+                    suite.failures(), seconds.count());
     }
     return suite.failures() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

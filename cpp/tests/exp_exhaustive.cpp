@@ -1,9 +1,10 @@
-// The error of the exponential in units in the last place: of float over all 2^32 inputs, of double over samples.
+// The error of the exponential in units in the last place: of float over all 2^32 inputs, of double
+// over samples.
 //
 //   exp_exhaustive [--isa name] [--step n] [--samples n] [--threads n] [--temperature t]
 //
-// Arguments up to 0 are measured as elements of a line whose maximum is 0, positive ones as their line's maximum.
-// With --step only every n-th float is taken. Fails above 1 ULP.
+// Arguments up to 0 are measured as elements of a line whose maximum is 0, positive ones as their
+// line's maximum. With --step only every n-th float is taken. Fails above 1 ULP.
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -73,7 +74,8 @@ struct Reference<double> {
 
 template <class T>
 struct Errors {
-    std::uint64_t inputs = 0, correctly_rounded = 0, misplaced = 0;  // misplaced: NaN where a number belongs, or not
+    std::uint64_t inputs = 0, correctly_rounded = 0,
+                  misplaced = 0;  // misplaced: NaN where a number belongs, or not
     double largest = 0;
     T at = 0;
 
@@ -154,7 +156,8 @@ class Block {
 
 // Calls add(block, piece) for pieces 0, 1, ... pieces - 1 from all threads.
 template <class T, class Add>
-Errors<T> measure(const Options& options, ExpKernel<T> kernel, std::uint64_t pieces, const Add& add) {
+Errors<T> measure(const Options& options, ExpKernel<T> kernel, std::uint64_t pieces,
+                  const Add& add) {
     const ExpConstants<T> constants = exp_constants<T>(options.temperature, kernels().fused);
     std::atomic<std::uint64_t> next{0};
     std::mutex gate;
@@ -181,7 +184,8 @@ Errors<float> all_floats(const Options& options, ExpKernel<float> kernel) {
     });
 }
 
-// Uniform arguments, and those next to the boundaries of the reduction, where the polynomial is at its worst.
+// Uniform arguments, and those next to the boundaries of the reduction, where the polynomial is at
+// its worst.
 Errors<double> some_doubles(const Options& options, ExpKernel<double> kernel) {
     constexpr std::uint64_t pieces = 64;
     const double step = options.temperature * 0x1.62e42fefa39efp-1;
@@ -198,10 +202,13 @@ Errors<double> some_doubles(const Options& options, ExpKernel<double> kernel) {
 
 template <class T>
 bool report(const std::string& isa, const char* type, const Errors<T>& errors) {
-    std::printf("%-8s %s: %llu inputs, largest error %.4f ULP at %a, %.2f %% correctly rounded", isa.c_str(), type,
-                static_cast<unsigned long long>(errors.inputs), errors.largest, static_cast<double>(errors.at),
-                100.0 * static_cast<double>(errors.correctly_rounded) / static_cast<double>(errors.inputs));
-    if (errors.misplaced) std::printf(", %llu NaN misplaced", static_cast<unsigned long long>(errors.misplaced));
+    std::printf(
+        "%-8s %s: %llu inputs, largest error %.4f ULP at %a, %.2f %% correctly rounded",
+        isa.c_str(), type, static_cast<unsigned long long>(errors.inputs), errors.largest,
+        static_cast<double>(errors.at),
+        100.0 * static_cast<double>(errors.correctly_rounded) / static_cast<double>(errors.inputs));
+    if (errors.misplaced)
+        std::printf(", %llu NaN misplaced", static_cast<unsigned long long>(errors.misplaced));
     std::printf("\n");
     std::fflush(stdout);
     return errors.largest <= 1.0 && errors.misplaced == 0;
@@ -214,7 +221,8 @@ Options options_of(int count, char** words) {
         if (name == "--isa") options.isa = words[i + 1];
         if (name == "--step") options.step = std::strtoull(words[i + 1], nullptr, 10);
         if (name == "--samples") options.samples = std::strtoull(words[i + 1], nullptr, 10);
-        if (name == "--threads") options.threads = static_cast<unsigned>(std::strtoul(words[i + 1], nullptr, 10));
+        if (name == "--threads")
+            options.threads = static_cast<unsigned>(std::strtoul(words[i + 1], nullptr, 10));
         if (name == "--temperature") options.temperature = std::strtod(words[i + 1], nullptr);
     }
     return options;

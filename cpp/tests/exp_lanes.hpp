@@ -7,12 +7,12 @@
 
 namespace unitstride {
 
-// result[i] = exp(max(x[i], highest[i] - reach) / temperature) * 2^(scale_bits - offset[i]), where offset[i] is
-// round(highest[i] / (temperature ln 2)); a `highest` beyond `far` is subtracted instead and its offset is 0.
-// `count` is a multiple of 16.
+// result[i] = exp(max(x[i], highest[i] - reach) / temperature) * 2^(scale_bits - offset[i]), where
+// offset[i] is round(highest[i] / (temperature ln 2)); a `highest` beyond `far` is subtracted
+// instead and its offset is 0. `count` is a multiple of 16.
 template <class T>
 using ExpKernel = void (*)(const T* x, const T* highest, T* result, T* offset, std::ptrdiff_t count,
-                          const ExpConstants<T>& constants) noexcept;
+                           const ExpConstants<T>& constants) noexcept;
 
 struct ExpLanesTable {
     ExpKernel<float> of_float;

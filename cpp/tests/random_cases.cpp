@@ -17,7 +17,8 @@ std::ptrdiff_t product(const Shape& shape) {
     return elements;
 }
 
-// The place, in logical order, of the element that stands at `flat` when the layout repeats elements.
+// The place, in logical order, of the element that stands at `flat` when the layout repeats
+// elements.
 std::ptrdiff_t original(std::ptrdiff_t flat, const Shape& shape, const Layout& layout) {
     std::ptrdiff_t place = 0, inside = 1;
     for (auto axis = static_cast<int>(shape.size()) - 1; axis >= 0; --axis) {
@@ -49,12 +50,14 @@ double draw_primal(Random& random, const Case& drawn, std::ptrdiff_t flat) {
     if (drawn.operation == Operation::softmax_vjp) return random.uniform();
     if (drawn.operation == Operation::log_softmax_vjp) return -20.0 * random.uniform();
     double usual = 4.0 * random.normal();
-    if (drawn.rising) usual += 400.0 * static_cast<double>(flat) / static_cast<double>(product(drawn.shape));
+    if (drawn.rising)
+        usual += 400.0 * static_cast<double>(flat) / static_cast<double>(product(drawn.shape));
     if (is_gradient(drawn.operation)) return usual * drawn.temperature;  // not far above the sum
     if (!drawn.special) return usual;
     const bool is_float16 = drawn.storage == Storage::float16;
     const double large = is_float16 ? 60000.0 : 3e38;
-    const double special[] = {NAN, -INFINITY, -INFINITY, INFINITY, large, -large, 1e-40, -0.0, -120.0};
+    const double special[] = {NAN,    -INFINITY, -INFINITY, INFINITY, large,
+                              -large, 1e-40,     -0.0,      -120.0};
     return random.one_in(40) ? special[random.below(9)] : usual;
 }
 
@@ -62,7 +65,8 @@ double draw_primal(Random& random, const Case& drawn, std::ptrdiff_t flat) {
 void spoil_masked_out(Random& random, Problem& problem, Bytes& elements) {
     const auto bytes = static_cast<std::size_t>(storage_bytes(problem.storage));
     for (std::size_t i = 0; i < problem.mask.size(); ++i)
-        if (!problem.mask[i] && random.one_in(4)) encode(elements.data() + i * bytes, problem.storage, NAN);
+        if (!problem.mask[i] && random.one_in(4))
+            encode(elements.data() + i * bytes, problem.storage, NAN);
 }
 
 bool repeats(const Layout& layout) {
@@ -99,13 +103,15 @@ Problem draw_problem(Random& random, const Case& drawn, const Layouts& layouts) 
         draw_elements(drawn.storage, drawn.shape, layouts.primal,
                       [&](std::ptrdiff_t flat) { return draw_primal(random, drawn, flat); });
     if (is_gradient(drawn.operation))
-        problem.cotangent = draw_elements(drawn.storage, problem.cotangent_is_reduced() ? reduced : drawn.shape,
-                                          layouts.cotangent, [&](std::ptrdiff_t) { return random.normal(); });
+        problem.cotangent =
+            draw_elements(drawn.storage, problem.cotangent_is_reduced() ? reduced : drawn.shape,
+                          layouts.cotangent, [&](std::ptrdiff_t) { return random.normal(); });
     if (drawn.operation == Operation::logsumexp_vjp)
-        problem.log_sum =
-            draw_elements(drawn.storage, reduced, layouts.log_sum, [&](std::ptrdiff_t) { return 8.0 + random.normal(); });
+        problem.log_sum = draw_elements(drawn.storage, reduced, layouts.log_sum,
+                                        [&](std::ptrdiff_t) { return 8.0 + random.normal(); });
     if (!drawn.masked) return problem;
-    const std::ptrdiff_t rarity = 1 + random.below(3);  // of what is selected; 1: hardly anything is left out
+    const std::ptrdiff_t rarity =
+        1 + random.below(3);  // of what is selected; 1: hardly anything is left out
     problem.mask.resize(static_cast<std::size_t>(product(drawn.shape)));
     for (std::ptrdiff_t flat = 0; flat < product(drawn.shape); ++flat) {
         const std::ptrdiff_t from = original(flat, drawn.shape, layouts.mask);
@@ -114,13 +120,15 @@ Problem draw_problem(Random& random, const Case& drawn, const Layouts& layouts) 
                                 : problem.mask[static_cast<std::size_t>(from)];
     }
     if (!repeats(layouts.primal)) spoil_masked_out(random, problem, problem.primal);
-    if (is_gradient(drawn.operation) && !problem.cotangent_is_reduced() && !repeats(layouts.cotangent))
+    if (is_gradient(drawn.operation) && !problem.cotangent_is_reduced() &&
+        !repeats(layouts.cotangent))
         spoil_masked_out(random, problem, problem.cotangent);
     return problem;
 }
 
 Layouts preset_layouts(int number, int axes) {
-    Layout plain = contiguous(axes), transposed = plain, spread = plain, backwards = plain, far = plain;
+    Layout plain = contiguous(axes), transposed = plain, spread = plain, backwards = plain,
+           far = plain;
     std::reverse(transposed.order.begin(), transposed.order.end());
     for (auto& step : backwards.step) step = -1;
     if (axes > 0) {

@@ -5,12 +5,13 @@
 
 namespace unitstride::test {
 
-// Values of a storage type; `encode` takes what the type can hold, and rounds 16-bit types towards zero.
+// Values of a storage type; `encode` takes what the type can hold, and rounds 16-bit types towards
+// zero.
 double decode(const char* element, Storage storage);
 void encode(char* element, Storage storage, double value);
 
-// The largest error of a result as a multiple of what is allowed, infinite where NaN or an infinity is wrong, and the
-// element that has it.
+// The largest error of a result as a multiple of what is allowed, infinite where NaN or an infinity
+// is wrong, and the element that has it.
 struct Verdict {
     double excess = 0;
     std::string text;

@@ -26,7 +26,8 @@ std::vector<std::ptrdiff_t> strides_of(const Shape& shape, const Layout& layout)
     return strides;
 }
 
-// Elements from the lowest address to the highest, and how many of them lie below the first one in logical order.
+// Elements from the lowest address to the highest, and how many of them lie below the first one in
+// logical order.
 struct Extent {
     std::ptrdiff_t elements = 1, below = 0;
     Extent(const Shape& shape, const std::vector<std::ptrdiff_t>& strides) {
@@ -62,11 +63,13 @@ Memory::Memory(std::ptrdiff_t bytes, Place place) {
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t pages = (size + page - 1) / page * page;
     mapped_bytes_ = pages + page;
-    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mapped_ =
+        mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped_ == MAP_FAILED) throw std::bad_alloc();
     char* const begin = static_cast<char*>(mapped_);
     const bool guard_follows = place == Place::before_guard;
-    if (mprotect(guard_follows ? begin + pages : begin, page, PROT_NONE) != 0) throw std::bad_alloc();
+    if (mprotect(guard_follows ? begin + pages : begin, page, PROT_NONE) != 0)
+        throw std::bad_alloc();
     data_ = guard_follows ? begin + pages - size : begin + page;
 }
 
@@ -120,14 +123,17 @@ void StridedArray::assign(const Bytes& elements) {
 
 Bytes StridedArray::elements() const {
     Bytes elements;
-    for_each([&](const char* element) { elements.insert(elements.end(), element, element + element_bytes_); });
+    for_each([&](const char* element) {
+        elements.insert(elements.end(), element, element + element_bytes_);
+    });
     return elements;
 }
 
 bool StridedArray::gaps_are_intact() const {
     std::vector<char> is_element(static_cast<std::size_t>(span_bytes_), 0);
     for_each([&](const char* element) {
-        std::memset(is_element.data() + (element - first_), 1, static_cast<std::size_t>(element_bytes_));
+        std::memset(is_element.data() + (element - first_), 1,
+                    static_cast<std::size_t>(element_bytes_));
     });
     for (std::size_t i = 0; i < is_element.size(); ++i)
         if (!is_element[i] && first_[i] != canary) return false;

@@ -11,12 +11,14 @@ namespace unitstride::test {
 using Bytes = std::vector<char>;
 using Shape = std::vector<std::ptrdiff_t>;
 
-// Where the memory lies. AddressSanitizer knows the bounds of a heap block to the byte. What it does not instrument
-// (masked loads, stores past the caches) runs into the page without access that follows or precedes the block.
+// Where the memory lies. AddressSanitizer knows the bounds of a heap block to the byte. What it
+// does not instrument (masked loads, stores past the caches) runs into the page without access that
+// follows or precedes the block.
 enum class Place { heap, before_guard, after_guard };
 
-// `order` lists the axes from the outermost to the innermost. Along an axis of step 1 or -1 the elements are as close
-// as the axes inside allow, forwards or backwards; larger steps leave gaps, step 0 repeats one element.
+// `order` lists the axes from the outermost to the innermost. Along an axis of step 1 or -1 the
+// elements are as close as the axes inside allow, forwards or backwards; larger steps leave gaps,
+// step 0 repeats one element.
 struct Layout {
     std::vector<int> order;
     std::vector<std::ptrdiff_t> step;

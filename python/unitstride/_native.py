@@ -97,10 +97,10 @@ class Native:
         """Run the gradient of softmax."""
         if not self.has_kernel(temperature):
             return _reference.softmax_vjp(y, dy, out, axes, where, temperature)
-        self._core.softmax_vjp(
+        status: int = self._core.softmax_vjp(
             storage_view(y), storage_view(dy), storage_view(out), axes, where, temperature
         )
-        return 0
+        return status
 
     def log_softmax_vjp(
         self,
@@ -114,10 +114,10 @@ class Native:
         """Run the gradient of log-softmax."""
         if not self.has_kernel(temperature):
             return _reference.log_softmax_vjp(y, dy, out, axes, where, temperature)
-        self._core.log_softmax_vjp(
+        status: int = self._core.log_softmax_vjp(
             storage_view(y), storage_view(dy), storage_view(out), axes, where, temperature
         )
-        return 0
+        return status
 
     def logsumexp_vjp(
         self,
@@ -134,7 +134,7 @@ class Native:
         """Run the gradient of logsumexp; weighted sums run on NumPy."""
         if not self.has_kernel(temperature, b):
             return _reference.logsumexp_vjp(x, lse, dy, out, axes, where, temperature, b, db)
-        self._core.logsumexp_vjp(
+        status: int = self._core.logsumexp_vjp(
             storage_view(x),
             storage_view(lse),
             storage_view(dy),
@@ -143,4 +143,4 @@ class Native:
             where,
             temperature,
         )
-        return 0
+        return status

@@ -283,7 +283,8 @@ def logsumexp_vjp(
     rejected = rejected_rows(where, axes)
     if rejected is not None:
         rows[rejected] = weights[rejected] = 0.0
-    share = cotangent * np.exp(rows / temperature - level)
+    # A line that sums to nothing (level -inf) has no element to weigh: its gradient is 0.
+    share = cotangent * np.where(level == -np.inf, 0.0, np.exp(rows / temperature - level))
     result = np.where(weights == 0.0, 0.0, weights * share / temperature)
     status = float_status(from_rows(result, out, axes), rows, level, cotangent, weights)
     if db is not None:
