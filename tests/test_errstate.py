@@ -118,12 +118,6 @@ EVENTS: dict[str, Event] = {
         (halves(0), np.full(SHAPE[0], 60000, np.float16)),
         {"temperature": 1e-4},
     ),
-    "logsumexp_vjp of -inf": (
-        "invalid",
-        logsumexp_vjp,
-        (rows_with([]), np.ones(SHAPE[0], np.float32)),
-        {},
-    ),
 }
 
 

@@ -105,7 +105,9 @@ def _plain(name: str, sample: Sample) -> Array:
         result = (others[0] - np.exp(first) * total(others[0])) / temperature
     else:
         lse = sample.keywords.get("lse")
-        weight = total(np.exp(z)) if lse is None else np.exp(np.expand_dims(lse.astype(z.dtype), axes))
+        weight = (
+            total(np.exp(z)) if lse is None else np.exp(np.expand_dims(lse.astype(z.dtype), axes))
+        )
         result = np.expand_dims(others[0], axes) * np.exp(z) / weight / temperature
     return np.where(mask, result, 0.0)
 
