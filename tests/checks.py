@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from unitstride import _backend
 from unitstride._records import KERNELS, KernelSpec, Sample, find_dtype
 

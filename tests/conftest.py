@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-
 pytest.register_assert_rewrite("checks", "layouts")
 
 
@@ -34,6 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_report_header() -> str:
     from checks import core, isa_levels
+
     from unitstride._backend import backend_name
 
     used = "" if core is None else f", best level {core.isa_in_use()}"
@@ -67,8 +67,9 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _clean_state() -> Iterator[None]:
     """Fail a test that leaves the process changed for the next one."""
-    import unitstride
     from checks import core
+
+    import unitstride
 
     state = np.geterr(), np.geterrcall(), unitstride.get_num_threads()
     level = core.isa_in_use() if core else None

@@ -23,6 +23,7 @@ from checks import (
     ulp_error,
     ulp_steps,
 )
+
 from unitstride import log_softmax, logsumexp, softmax
 from unitstride._records import KERNELS, KernelSpec
 
@@ -269,4 +270,3 @@ def test_extreme_temperatures(name: str) -> None:
             expected = ((1 + d) / 9).astype(name)
         tolerance = 4 * np.finfo(name).eps if temperature != 1e10 else 1e-15 + np.finfo(name).eps
         np.testing.assert_allclose(y, expected, rtol=tolerance, atol=0, err_msg=str(temperature))
-

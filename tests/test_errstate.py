@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import unitstride
 from checks import DTYPES, dtype_of, fallback, random_for
+
+import unitstride
 from unitstride import (
     log_softmax,
     log_softmax_vjp,

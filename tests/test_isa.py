@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import unitstride
 from checks import (
     DTYPES,
     assert_within_budget,
@@ -16,6 +15,8 @@ from checks import (
     run_python,
     ulp_steps,
 )
+
+import unitstride
 from unitstride._records import KERNELS, KernelSpec
 
 pytestmark = needs_core
@@ -53,7 +54,7 @@ def test_a_bad_level_is_an_error_that_lists_the_choices(name: str) -> None:
 
 def test_a_bad_level_at_run_time() -> None:
     before = core.isa_in_use()
-    with pytest.raises(ValueError, match="UNITSTRIDE_ISA: must be one of .* got 'sse9'"):
+    with pytest.raises(ValueError, match=r"UNITSTRIDE_ISA: must be one of .* got 'sse9'"):
         core.use_isa("sse9")
     assert core.isa_in_use() == before
 

@@ -18,6 +18,7 @@ from checks import (
     random_for,
 )
 from layouts import LAYOUTS, OUTPUT_LAYOUTS, Layout
+
 from unitstride import _arguments
 from unitstride._records import KERNELS, LONG_LENGTHS, SHORT_LENGTHS, KernelSpec, Sample
 
@@ -164,12 +165,10 @@ def test_axes_agree_with_moved_axes(spec: KernelSpec, axis: Any) -> None:
     for sample in spec.sample_inputs(random_for(axis), dtype_of("float32"), SHAPE, axis):
         axes = _arguments.normalize_axes(spec.name, axis, len(SHAPE))
         kept = [i for i in range(len(SHAPE)) if i not in axes]
-        outer = tuple(SHAPE[i] for i in kept)
 
         length = math.prod(SHAPE[i] for i in axes)
 
         def flat(value: Any, kept: Any = kept, axes: Any = axes, length: int = length) -> Any:
-            outer = tuple(SHAPE[i] for i in kept)
             return value.transpose(*kept, *axes).reshape(*outer, length)
 
         arrays = tuple(

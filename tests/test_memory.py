@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import unitstride
 from checks import (
     DTYPES,
     assert_same_bits,
@@ -19,6 +18,8 @@ from checks import (
     output_of,
     random_for,
 )
+
+import unitstride
 from unitstride._records import KERNELS, KernelSpec, Sample
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc or sets a Linux limit")
@@ -67,7 +68,7 @@ def in_fresh_thread(function: Callable[[], Any]) -> Any:
 
 
 def fail_everywhere(spec: KernelSpec, sample: Sample, expected: Any, out: Any) -> int:
-    """Let one allocation after the other fail until the call succeeds; return how many there are."""
+    """Let one allocation after the other fail until the call succeeds; return their number."""
     keywords = {} if out is None else {"out": out}
     for number in range(1, 50):
         core.fail_allocation(number)

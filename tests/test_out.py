@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import DTYPES, array_arguments, assert_same_bits, call, dtype_of, random_for
+
 from unitstride._records import KERNELS, KernelSpec, Sample
 
 GUARD = 64  # bytes on each side of an output

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import DTYPES, assert_same_bits, dtype_of, random_for
+
 from unitstride import LogSumExp, log_softmax, logsumexp, softmax, softmax_vjp
 
 INF, NAN = math.inf, math.nan

@@ -98,7 +98,9 @@ def test_objects_have_no_static_initialisers(level: str) -> None:
     if objdump is None:
         pytest.skip("objdump is not installed")
     for path in objects_of(level):
-        done = subprocess.run([objdump, "-h", str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [objdump, "-h", str(path)], capture_output=True, text=True, check=True
+        )
         assert not re.search(r"\.(init_array|ctors)", done.stdout), f"{path.name} of {level}"
 
 
@@ -123,7 +125,9 @@ def test_compile_commands_have_no_forbidden_flags() -> None:
     path = build_directory() / "compile_commands.json"
     if not path.exists():
         pytest.skip("the build has no compile_commands.json")
-    forbidden = re.compile(r"-ffast-math|-Ofast|-ffinite-math-only|-funsafe-math|-march=native|-flto")
+    forbidden = re.compile(
+        r"-ffast-math|-Ofast|-ffinite-math-only|-funsafe-math|-march=native|-flto"
+    )
     for entry in json.loads(path.read_text()):
         command = entry.get("command") or " ".join(entry["arguments"])
         assert not forbidden.search(command), entry["file"]

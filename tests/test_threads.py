@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import unitstride
 from checks import DTYPES, assert_same_bits, core, dtype_of, needs_core, output_of, random_for
+
+import unitstride
 from unitstride import _threads
 from unitstride._records import KERNELS, KernelSpec
 
@@ -306,6 +307,7 @@ def test_a_thread_that_cannot_start_means_fewer_threads() -> None:
 
 
 # Fork and its relatives.
+
 
 @linux
 @pytest.mark.parametrize("in_thread", [False, True])

@@ -31,8 +31,9 @@ py::array empty_like(const py::array& like, bool same_place) {
     const std::ptrdiff_t bytes = bytes_of(item, axes, like.shape());
     std::vector<int> order(static_cast<std::size_t>(axes));
     for (int axis = 0; axis < axes; ++axis) order[static_cast<std::size_t>(axis)] = axis;
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return std::abs(like.strides(a)) > std::abs(like.strides(b)); });
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+        return std::abs(like.strides(a)) > std::abs(like.strides(b));
+    });
     std::vector<std::ptrdiff_t> strides(static_cast<std::size_t>(axes));
     std::ptrdiff_t step = item;
     for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
@@ -59,13 +60,15 @@ PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape) {
     const std::ptrdiff_t item = type_number == type_float64 ? 8 : 4;
     const std::ptrdiff_t bytes = bytes_of(item, axes, shape);
     if (bytes < recycled_from_bytes)
-        return api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes, const_cast<Py_intptr_t*>(shape), nullptr,
-                                         nullptr, 0, nullptr);
+        return api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes,
+                                         const_cast<Py_intptr_t*>(shape), nullptr, nullptr, 0,
+                                         nullptr);
     char* memory = nullptr;
     const py::capsule owner = recycled_block(bytes, memory);
     constexpr int writeable_and_aligned = 0x400 | 0x100;
-    PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes, const_cast<Py_intptr_t*>(shape), nullptr,
-                                                memory, writeable_and_aligned, nullptr);
+    PyObject* array =
+        api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes, const_cast<Py_intptr_t*>(shape),
+                                  nullptr, memory, writeable_and_aligned, nullptr);
     if (array != nullptr) api.PyArray_SetBaseObject_(array, owner.inc_ref().ptr());
     return array;
 }

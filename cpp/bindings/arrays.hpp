@@ -1,7 +1,7 @@
 // NumPy arrays to views. The only place that looks inside an array; every check names the argument.
 //
-// Python has already decided on promotion, axes and copies, with errors for people; what is checked here is what would
-// otherwise corrupt memory.
+// Python has already decided on promotion, axes and copies, with errors for people; what is checked
+// here is what would otherwise corrupt memory.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -20,7 +20,13 @@ namespace unitstride {
 namespace py = pybind11;
 
 // NumPy's type numbers, which are part of its binary interface.
-enum TypeNumber : int { type_bool = 0, type_uint16 = 4, type_float32 = 11, type_float64 = 12, type_float16 = 23 };
+enum TypeNumber : int {
+    type_bool = 0,
+    type_uint16 = 4,
+    type_float32 = 11,
+    type_float64 = 12,
+    type_float16 = 23
+};
 
 inline std::string quoted(const char* function, const char* argument) {
     return std::string(function) + ": `" + argument + "` ";
@@ -34,54 +40,65 @@ inline Storage storage_of(const py::array& array, const char* function, const ch
         case type_float16: return Storage::float16;
         case type_uint16: return Storage::bfloat16;
         default:
-            throw Error(Error::Kind::type, quoted(function, argument) +
-                                               "must be float32, float64, float16 or uint16 (bfloat16), got " +
-                                               py::str(array.dtype()).cast<std::string>());
+            throw Error(Error::Kind::type,
+                        quoted(function, argument) +
+                            "must be float32, float64, float16 or uint16 (bfloat16), got " +
+                            py::str(array.dtype()).cast<std::string>());
     }
 }
 
 template <class Data>
-void fill_view(StridedView<Data>& view, const py::array& array, const char* function, const char* argument) {
+void fill_view(StridedView<Data>& view, const py::array& array, const char* function,
+               const char* argument) {
     const char order = array.dtype().byteorder();
     if (order != '=' && order != '|')
         throw Error(Error::Kind::type, quoted(function, argument) + "must have native byte order");
-    if (array.ndim() > max_axes) throw Error(Error::Kind::value, quoted(function, argument) + "has too many axes");
+    if (array.ndim() > max_axes)
+        throw Error(Error::Kind::value, quoted(function, argument) + "has too many axes");
     view.axes = static_cast<int>(array.ndim());
     view.shape = array.shape();
     const std::ptrdiff_t item = array.itemsize();
     for (int axis = 0; axis < view.axes; ++axis) {
         if (array.shape(axis) > 1 && array.strides(axis) % item != 0)
-            throw Error(Error::Kind::value, quoted(function, argument) + "must have strides that are multiples of " +
+            throw Error(Error::Kind::value, quoted(function, argument) +
+                                                "must have strides that are multiples of " +
                                                 std::to_string(item) + " bytes, got " +
                                                 std::to_string(array.strides(axis)));
         view.strides[axis] = array.shape(axis) > 1 ? array.strides(axis) / item : 0;
     }
 }
 
-inline void check_type(const py::array& array, int type_number, const char* function, const char* argument) {
+inline void check_type(const py::array& array, int type_number, const char* function,
+                       const char* argument) {
     if (array.dtype().num() != type_number)
         throw Error(Error::Kind::type, quoted(function, argument) + "has the wrong dtype, got " +
                                            py::str(array.dtype()).cast<std::string>());
 }
 
-inline void input_view(InputView& view, const py::array& array, const char* function, const char* argument) {
+inline void input_view(InputView& view, const py::array& array, const char* function,
+                       const char* argument) {
     fill_view(view, array, function, argument);
     view.data = static_cast<const char*>(array.data());
 }
 
-inline void output_view(OutputView& view, const py::array& array, const char* function, const char* argument) {
-    if (!array.writeable()) throw Error(Error::Kind::value, quoted(function, argument) + "must be writeable");
+inline void output_view(OutputView& view, const py::array& array, const char* function,
+                        const char* argument) {
+    if (!array.writeable())
+        throw Error(Error::Kind::value, quoted(function, argument) + "must be writeable");
     fill_view(view, array, function, argument);
     for (int axis = 0; axis < view.axes && array.size() > 0; ++axis)
         if (array.shape(axis) > 1 && view.strides[axis] == 0)
-            throw Error(Error::Kind::value, quoted(function, argument) + "must not overlap itself, got a zero stride");
+            throw Error(Error::Kind::value,
+                        quoted(function, argument) + "must not overlap itself, got a zero stride");
     view.data = static_cast<char*>(const_cast<void*>(array.data()));
 }
 
 template <class View, class Other>
-void check_same_shape(const View& view, const Other& other, const char* function, const char* argument) {
+void check_same_shape(const View& view, const Other& other, const char* function,
+                      const char* argument) {
     bool same = view.axes == other.axes;
-    for (int axis = 0; same && axis < view.axes; ++axis) same = view.shape[axis] == other.shape[axis];
+    for (int axis = 0; same && axis < view.axes; ++axis)
+        same = view.shape[axis] == other.shape[axis];
     if (!same) throw Error(Error::Kind::value, quoted(function, argument) + "has the wrong shape");
 }
 
@@ -91,15 +108,16 @@ inline void mark_axes(const py::tuple& axes, int count, bool* along_line, const 
     for (const py::handle item : axes) {
         const auto axis = item.cast<std::ptrdiff_t>();
         if (axis < 0 || axis >= count || along_line[axis])
-            throw Error(Error::Kind::value, quoted(function, "axis") + "is wrong: " + std::to_string(axis));
+            throw Error(Error::Kind::value,
+                        quoted(function, "axis") + "is wrong: " + std::to_string(axis));
         along_line[axis] = true;
     }
 }
 
 // Strides of an array that lacks the axes along the line, as if it had them with stride 0.
 template <class Data>
-void spread_view(StridedView<Data>& view, const InputView& like, const bool* along_line, const char* function,
-                 const char* argument) {
+void spread_view(StridedView<Data>& view, const InputView& like, const bool* along_line,
+                 const char* function, const char* argument) {
     std::ptrdiff_t strides[max_axes];
     int own = 0;
     bool fits = true;
@@ -110,14 +128,16 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
         if (fits) strides[axis] = view.strides[own];
         ++own;
     }
-    if (!fits || own != view.axes) throw Error(Error::Kind::value, quoted(function, argument) + "has the wrong shape");
+    if (!fits || own != view.axes)
+        throw Error(Error::Kind::value, quoted(function, argument) + "has the wrong shape");
     view.axes = like.axes;
     view.shape = like.shape;
     for (int axis = 0; axis < like.axes; ++axis) view.strides[axis] = strides[axis];
 }
 
-// A fresh array with the axes of `like` in the same order in memory (NumPy's order "K"). With `same_place` it begins at
-// the same place in a cache line as `like`: rows of both can then be walked by whole lines at once.
+// A fresh array with the axes of `like` in the same order in memory (NumPy's order "K"). With
+// `same_place` it begins at the same place in a cache line as `like`: rows of both can then be
+// walked by whole lines at once.
 py::array empty_like(const py::array& like, bool same_place);
 // The same for a shape, in C order, given NumPy's type number.
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape);

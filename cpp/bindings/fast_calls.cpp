@@ -1,5 +1,6 @@
-// The plain small call: an exact, C-contiguous float32 or float64 array and an integer axis, nothing else. Anything it
-// does not recognise it answers with None, and Python takes the general way.
+// The plain small call: an exact, C-contiguous float32 or float64 array and an integer axis,
+// nothing else. Anything it does not recognise it answers with None, and Python takes the general
+// way.
 #include "bindings/module.hpp"
 #include "ops/softmax.hpp"
 
@@ -20,7 +21,8 @@ bool recognise(PyObject* x, PyObject* axis, PlainArray& array) {
     if (Py_TYPE(x) != api.PyArray_Type_ || !PyLong_CheckExact(axis)) return false;
     const auto* proxy = py::detail::array_proxy(x);
     constexpr int c_contiguous_and_aligned = 0x1 | 0x100;
-    if ((proxy->flags & c_contiguous_and_aligned) != c_contiguous_and_aligned || proxy->nd < 1) return false;
+    if ((proxy->flags & c_contiguous_and_aligned) != c_contiguous_and_aligned || proxy->nd < 1)
+        return false;
     const auto* type = py::detail::array_descriptor1_proxy(proxy->descr);
     if (type->byteorder != '=') return false;
     array.type_number = type->type_num;
@@ -52,8 +54,8 @@ PyObject* fast_call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
         const auto owner = py::reinterpret_steal<py::object>(result);
         char* data = py::detail::array_proxy(result)->data;
         const unsigned status = without_gil(x.rows * x.length, [&] {
-            return softmax_contiguous(x.storage, output, x.data, reduces ? nullptr : data, reduces ? data : nullptr,
-                                      x.rows, x.length);
+            return softmax_contiguous(x.storage, output, x.data, reduces ? nullptr : data,
+                                      reduces ? data : nullptr, x.rows, x.length);
         });
         if (status != 0) Py_RETURN_NONE;  // the general way reports it
         return owner.inc_ref().ptr();

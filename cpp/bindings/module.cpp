@@ -34,7 +34,10 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     pybind11::register_exception_translator(translate);
     const char* wanted = std::getenv("UNITSTRIDE_ISA");
     unitstride::use_isa(wanted != nullptr ? wanted : "");
-    main_thread = pybind11::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+    main_thread = pybind11::module_::import("threading")
+                      .attr("main_thread")()
+                      .attr("ident")
+                      .cast<unsigned long>();
     unitstride::set_interrupt_hook(signal_arrived);
     unitstride::register_probe(module);
     unitstride::register_runtime(module);

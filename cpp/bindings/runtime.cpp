@@ -12,7 +12,8 @@ py::dict build_info() {
     info["compiler"] = UNITSTRIDE_COMPILER;
     info["flags"] = UNITSTRIDE_FLAGS;
     info["threading"] = threading_backend();
-    info["pybind11"] = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
+    info["pybind11"] =
+        PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
     return info;
 }
 

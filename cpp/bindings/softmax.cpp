@@ -10,8 +10,9 @@ namespace {
 using OptionalArray = std::optional<py::array>;
 
 // `out` and `log_sum` as the output asks for them.
-unsigned run(const char* function, SoftmaxOutput output, const py::array& x, const OptionalArray& out,
-             const py::tuple& axes, const OptionalArray& where, double temperature, const OptionalArray& log_sum) {
+unsigned run(const char* function, SoftmaxOutput output, const py::array& x,
+             const OptionalArray& out, const py::tuple& axes, const OptionalArray& where,
+             double temperature, const OptionalArray& log_sum) {
     SoftmaxArguments arguments;
     arguments.storage = storage_of(x, function, "x");
     arguments.output = output;
@@ -41,23 +42,26 @@ unsigned run(const char* function, SoftmaxOutput output, const py::array& x, con
 void register_softmax(py::module_& module) {
     module.def(
         "softmax",
-        [](const py::array& x, const py::array& out, const py::tuple& axes, const OptionalArray& where,
-           double temperature, const OptionalArray& lse) {
+        [](const py::array& x, const py::array& out, const py::tuple& axes,
+           const OptionalArray& where, double temperature, const OptionalArray& lse) {
             return run("softmax", SoftmaxOutput::softmax, x, out, axes, where, temperature, lse);
         },
-        py::arg("x"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"), py::arg("lse"));
+        py::arg("x"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"),
+        py::arg("lse"));
     module.def(
         "log_softmax",
-        [](const py::array& x, const py::array& out, const py::tuple& axes, const OptionalArray& where,
-           double temperature) {
-            return run("log_softmax", SoftmaxOutput::log_softmax, x, out, axes, where, temperature, std::nullopt);
+        [](const py::array& x, const py::array& out, const py::tuple& axes,
+           const OptionalArray& where, double temperature) {
+            return run("log_softmax", SoftmaxOutput::log_softmax, x, out, axes, where, temperature,
+                       std::nullopt);
         },
         py::arg("x"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
     module.def(
         "logsumexp",
-        [](const py::array& x, const py::array& out, const py::tuple& axes, const OptionalArray& where,
-           double temperature) {
-            return run("logsumexp", SoftmaxOutput::none, x, std::nullopt, axes, where, temperature, out);
+        [](const py::array& x, const py::array& out, const py::tuple& axes,
+           const OptionalArray& where, double temperature) {
+            return run("logsumexp", SoftmaxOutput::none, x, std::nullopt, axes, where, temperature,
+                       out);
         },
         py::arg("x"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
 }

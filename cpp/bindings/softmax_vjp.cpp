@@ -9,9 +9,9 @@ namespace {
 
 using OptionalArray = std::optional<py::array>;
 
-unsigned run(const char* function, SoftmaxVjp gradient, const py::array& primal, const py::array& cotangent,
-         const py::array& out, const py::tuple& axes, const OptionalArray& where, double temperature,
-         const OptionalArray& log_sum) {
+unsigned run(const char* function, SoftmaxVjp gradient, const py::array& primal,
+             const py::array& cotangent, const py::array& out, const py::tuple& axes,
+             const OptionalArray& where, double temperature, const OptionalArray& log_sum) {
     const char* name = gradient == SoftmaxVjp::logsumexp ? "x" : "y";
     SoftmaxVjpArguments arguments;
     arguments.storage = storage_of(primal, function, name);
@@ -48,24 +48,29 @@ void register_softmax_vjp(py::module_& module) {
         "softmax_vjp",
         [](const py::array& y, const py::array& dy, const py::array& out, const py::tuple& axes,
            const OptionalArray& where, double temperature) {
-            return run("softmax_vjp", SoftmaxVjp::softmax, y, dy, out, axes, where, temperature, std::nullopt);
+            return run("softmax_vjp", SoftmaxVjp::softmax, y, dy, out, axes, where, temperature,
+                       std::nullopt);
         },
-        py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
+        py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"),
+        py::arg("temperature"));
     module.def(
         "log_softmax_vjp",
         [](const py::array& y, const py::array& dy, const py::array& out, const py::tuple& axes,
            const OptionalArray& where, double temperature) {
-            return run("log_softmax_vjp", SoftmaxVjp::log_softmax, y, dy, out, axes, where, temperature, std::nullopt);
+            return run("log_softmax_vjp", SoftmaxVjp::log_softmax, y, dy, out, axes, where,
+                       temperature, std::nullopt);
         },
-        py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"), py::arg("temperature"));
+        py::arg("y"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"),
+        py::arg("temperature"));
     module.def(
         "logsumexp_vjp",
-        [](const py::array& x, const py::array& lse, const py::array& dy, const py::array& out, const py::tuple& axes,
-           const OptionalArray& where, double temperature) {
-            return run("logsumexp_vjp", SoftmaxVjp::logsumexp, x, dy, out, axes, where, temperature, lse);
+        [](const py::array& x, const py::array& lse, const py::array& dy, const py::array& out,
+           const py::tuple& axes, const OptionalArray& where, double temperature) {
+            return run("logsumexp_vjp", SoftmaxVjp::logsumexp, x, dy, out, axes, where, temperature,
+                       lse);
         },
-        py::arg("x"), py::arg("lse"), py::arg("dy"), py::arg("out"), py::arg("axes"), py::arg("where"),
-        py::arg("temperature"));
+        py::arg("x"), py::arg("lse"), py::arg("dy"), py::arg("out"), py::arg("axes"),
+        py::arg("where"), py::arg("temperature"));
 }
 
 }  // namespace unitstride

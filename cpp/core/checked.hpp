@@ -10,16 +10,16 @@ namespace unitstride {
 inline std::ptrdiff_t checked_multiply(std::ptrdiff_t a, std::ptrdiff_t b) {
     std::ptrdiff_t product;
     if (__builtin_mul_overflow(a, b, &product))
-        throw Error(Error::Kind::value, "array size " + std::to_string(a) + " x " + std::to_string(b) +
-                                            " does not fit into 64 bits");
+        throw Error(Error::Kind::value, "array size " + std::to_string(a) + " x " +
+                                            std::to_string(b) + " does not fit into 64 bits");
     return product;
 }
 
 inline std::ptrdiff_t checked_add(std::ptrdiff_t a, std::ptrdiff_t b) {
     std::ptrdiff_t sum;
     if (__builtin_add_overflow(a, b, &sum))
-        throw Error(Error::Kind::value, "array size " + std::to_string(a) + " + " + std::to_string(b) +
-                                            " does not fit into 64 bits");
+        throw Error(Error::Kind::value, "array size " + std::to_string(a) + " + " +
+                                            std::to_string(b) + " does not fit into 64 bits");
     return sum;
 }
 

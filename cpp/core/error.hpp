@@ -20,7 +20,8 @@ class Error : public std::exception {
     std::string text_;
 };
 
-// Thrown on the calling thread when the interrupt hook asked to stop; whoever set the hook knows why.
+// Thrown on the calling thread when the interrupt hook asked to stop; whoever set the hook knows
+// why.
 struct Interrupted {};
 
 }  // namespace unitstride

@@ -1,5 +1,5 @@
-// The floating-point environment of kernels: round to nearest, subnormals kept, nothing trapped, whatever the caller
-// has set; the caller's own state, sticky flags included, is put back.
+// The floating-point environment of kernels: round to nearest, subnormals kept, nothing trapped,
+// whatever the caller has set; the caller's own state, sticky flags included, is put back.
 #pragma once
 
 #if defined(__x86_64__)
@@ -19,8 +19,11 @@ class FloatEnvironment {
 
     // Exceptions raised since construction, as the machine's flag bits.
     unsigned raised() const noexcept { return read_flags(); }
-    static constexpr bool has_overflow(unsigned raised_bits) noexcept { return (raised_bits & overflow_bit) != 0; }
-    // Whether the calling thread flushes subnormals, as some fast-math libraries make it do on import.
+    static constexpr bool has_overflow(unsigned raised_bits) noexcept {
+        return (raised_bits & overflow_bit) != 0;
+    }
+    // Whether the calling thread flushes subnormals, as some fast-math libraries make it do on
+    // import.
     static bool flushes_subnormals() noexcept { return (read() & flush_bits) != 0; }
 
     static unsigned long control_word() noexcept { return static_cast<unsigned long>(read()); }
@@ -39,7 +42,9 @@ class FloatEnvironment {
     static constexpr unsigned overflow_bit = 0x04;
     static State read() noexcept { return __builtin_aarch64_get_fpcr64(); }
     static void write(State state) noexcept { __builtin_aarch64_set_fpcr64(state); }
-    static unsigned read_flags() noexcept { return static_cast<unsigned>(__builtin_aarch64_get_fpsr64()) & 0x1f; }
+    static unsigned read_flags() noexcept {
+        return static_cast<unsigned>(__builtin_aarch64_get_fpsr64()) & 0x1f;
+    }
 #else
     using State = unsigned;
     static constexpr State standard = 0, flush_bits = 0;

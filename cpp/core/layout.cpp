@@ -16,7 +16,8 @@ std::ptrdiff_t AxisList::elements() const {
     return product;
 }
 
-void LinesPlan::offsets_of(std::ptrdiff_t index, std::ptrdiff_t (&offset)[max_operands]) const noexcept {
+void LinesPlan::offsets_of(std::ptrdiff_t index,
+                           std::ptrdiff_t (&offset)[max_operands]) const noexcept {
     for (int k = 0; k < operands; ++k) offset[k] = 0;
     for (int a = outer.count - 1; a >= 0; --a) {
         const std::ptrdiff_t quotient = index / outer.axis[a].length;

@@ -23,8 +23,9 @@ struct AxisList {
 };
 
 // Lines of several operands.
-//   line:   the axes a line runs along, in logical order: the order of summation must not depend on the layout
-//   outer:  the axes from line to line, outermost first, ordered by the strides of the first operand
+//   line:   the axes a line runs along, in logical order: the order of summation must not depend on
+//   the layout outer:  the axes from line to line, outermost first, ordered by the strides of the
+//   first operand
 struct LinesPlan {
     AxisList outer, line;
     std::ptrdiff_t lines = 1, length = 1;
@@ -34,8 +35,9 @@ struct LinesPlan {
     void offsets_of(std::ptrdiff_t index, std::ptrdiff_t (&offset)[max_operands]) const noexcept;
 };
 
-// `strides[k]` are the element strides of operand k, 0 along axes it lacks; `along_line[a]` tells whether axis `a`
-// lies along the line. Axes of length one are dropped, neighbouring axes are merged where every operand allows it.
+// `strides[k]` are the element strides of operand k, 0 along axes it lacks; `along_line[a]` tells
+// whether axis `a` lies along the line. Axes of length one are dropped, neighbouring axes are
+// merged where every operand allows it.
 LinesPlan plan_lines(int axes, const std::ptrdiff_t* shape, const bool* along_line, int operands,
                      const std::ptrdiff_t* const* strides);
 

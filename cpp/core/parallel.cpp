@@ -37,8 +37,9 @@ thread_local Clock::time_point next_interrupt_check;
 thread_local TeamPlacement placement;
 thread_local int proven_team = 1;
 
-// libgomp ends the process when it cannot start a thread. So a team larger than the last one of this thread is first
-// tried with threads of our own, all alive at once; fewer that start mean a smaller team.
+// libgomp ends the process when it cannot start a thread. So a team larger than the last one of
+// this thread is first tried with threads of our own, all alive at once; fewer that start mean a
+// smaller team.
 int prove_team(int wanted) {
     if (wanted == proven_team) return wanted;
     std::mutex gate;
@@ -141,11 +142,14 @@ bool Worker::proceed() noexcept {
 }
 
 int workers_for(double nanoseconds, std::ptrdiff_t items) {
-    if (nanoseconds < serial_below_nanoseconds || items < 2 || forked.load(std::memory_order_relaxed)) return 1;
+    if (nanoseconds < serial_below_nanoseconds || items < 2 ||
+        forked.load(std::memory_order_relaxed))
+        return 1;
 #if defined(_OPENMP)
     if (omp_in_parallel()) return 1;
     // Python threads that compute at once share the threads between them.
-    // The team is as large as it may be or not there at all: libgomp ends and restarts threads when the size changes.
+    // The team is as large as it may be or not there at all: libgomp ends and restarts threads when
+    // the size changes.
     const int available = threads_in_effect() / (1 + active_calls.load(std::memory_order_relaxed));
     return available <= 1 ? 1 : prove_team(available);
 #else

@@ -12,11 +12,14 @@
 namespace unitstride {
 namespace {
 
-constexpr long long awake_for = 200'000;  // nanoseconds for which a worker surely still spins after a region
-constexpr std::size_t largest_team = 64;          // beyond it the system calls would cost more than they save
+constexpr long long awake_for =
+    200'000;  // nanoseconds for which a worker surely still spins after a region
+constexpr std::size_t largest_team =
+    64;  // beyond it the system calls would cost more than they save
 
 long long now() noexcept {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
         .count();
 }
 
@@ -35,7 +38,8 @@ void TeamPlacement::enrol(int worker) noexcept {
 }
 
 void TeamPlacement::before_region() noexcept {
-    if (now() - idle_since_ < awake_for || members_.size() < 2 || members_.size() > largest_team) return;
+    if (now() - idle_since_ < awake_for || members_.size() < 2 || members_.size() > largest_team)
+        return;
     auto* const all = reinterpret_cast<cpu_set_t*>(mask_.data());
     const int here = sched_getcpu();
     if (here < 0 || sched_getaffinity(0, sizeof(cpu_set_t), all) != 0 || CPU_COUNT(all) < 2) return;
@@ -44,7 +48,8 @@ void TeamPlacement::before_region() noexcept {
     for (std::size_t worker = 1; worker < members_.size(); ++worker) {
         Member& member = members_[worker];
         const auto id = static_cast<pid_t>(member.thread_id);
-        const bool is_ours = id != 0 && syscall(SYS_tgkill, getpid(), id, 0) == 0;  // signal 0 only asks
+        const bool is_ours =
+            id != 0 && syscall(SYS_tgkill, getpid(), id, 0) == 0;  // signal 0 only asks
         member.restricted = is_ours && sched_setaffinity(id, sizeof elsewhere, &elsewhere) == 0;
     }
 }

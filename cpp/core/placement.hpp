@@ -1,9 +1,10 @@
 // Where the workers of a team run.
 //
-// Note [Workers beside their caller]. A worker that has slept is often woken on the very CPU its caller keeps busy, and
-// waits there, with other CPUs idle, until the scheduler's next tick moves one of them: milliseconds, more than most
-// calls take. So, before it wakes workers that may have gone to sleep, the caller excludes its own CPU from their
-// affinity; each worker takes its full mask back as soon as it runs. Nothing stays changed after the call.
+// Note [Workers beside their caller]. A worker that has slept is often woken on the very CPU its
+// caller keeps busy, and waits there, with other CPUs idle, until the scheduler's next tick moves
+// one of them: milliseconds, more than most calls take. So, before it wakes workers that may have
+// gone to sleep, the caller excludes its own CPU from their affinity; each worker takes its full
+// mask back as soon as it runs. Nothing stays changed after the call.
 #pragma once
 
 #include <vector>

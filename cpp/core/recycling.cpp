@@ -16,7 +16,8 @@ namespace unitstride {
 namespace {
 
 constexpr std::ptrdiff_t huge_page = 2 << 20;
-constexpr std::ptrdiff_t wasted_at_most = 4;  // a kept block may be larger than asked for by one part in so many
+constexpr std::ptrdiff_t wasted_at_most =
+    4;  // a kept block may be larger than asked for by one part in so many
 
 #if defined(__linux__)
 // Aligned to a huge page, so that the system can use them: far fewer faults on first touch.
@@ -25,7 +26,8 @@ char* map(std::ptrdiff_t bytes) {
     void* mapped = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) throw std::bad_alloc();
     char* begin = static_cast<char*>(mapped);
-    const auto misplaced = reinterpret_cast<std::size_t>(begin) % static_cast<std::size_t>(huge_page);
+    const auto misplaced =
+        reinterpret_cast<std::size_t>(begin) % static_cast<std::size_t>(huge_page);
     const std::size_t before = misplaced == 0 ? 0 : static_cast<std::size_t>(huge_page) - misplaced;
     if (before > 0) munmap(begin, before);
     char* block = begin + before;
@@ -34,15 +36,20 @@ char* map(std::ptrdiff_t bytes) {
     madvise(block, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
     return block;
 }
-void unmap(char* block, std::ptrdiff_t bytes) noexcept { munmap(block, static_cast<std::size_t>(bytes)); }
+void unmap(char* block, std::ptrdiff_t bytes) noexcept {
+    munmap(block, static_cast<std::size_t>(bytes));
+}
 void mark_reclaimable(char* block, std::ptrdiff_t bytes) noexcept {
     madvise(block, static_cast<std::size_t>(bytes), MADV_FREE);
 }
 #else
 char* map(std::ptrdiff_t bytes) {
-    return static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{scratch_alignment}));
+    return static_cast<char*>(
+        ::operator new(static_cast<std::size_t>(bytes), std::align_val_t{scratch_alignment}));
 }
-void unmap(char* block, std::ptrdiff_t) noexcept { ::operator delete(block, std::align_val_t{scratch_alignment}); }
+void unmap(char* block, std::ptrdiff_t) noexcept {
+    ::operator delete(block, std::align_val_t{scratch_alignment});
+}
 void mark_reclaimable(char*, std::ptrdiff_t) noexcept {}
 #endif
 

@@ -12,14 +12,17 @@ namespace {
 std::atomic<long> allocations_left{0};
 
 constexpr std::ptrdiff_t kept_bytes = 8 << 20;  // what a thread keeps between calls at the most
-constexpr std::ptrdiff_t slice_padding = 64;    // slices do not share cache lines, nor the same sets
+constexpr std::ptrdiff_t slice_padding = 64;  // slices do not share cache lines, nor the same sets
 
 char* allocate(std::ptrdiff_t bytes) {
     count_allocation();
-    return static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{scratch_alignment}));
+    return static_cast<char*>(
+        ::operator new(static_cast<std::size_t>(bytes), std::align_val_t{scratch_alignment}));
 }
 
-void release(char* memory) noexcept { ::operator delete(memory, std::align_val_t{scratch_alignment}); }
+void release(char* memory) noexcept {
+    ::operator delete(memory, std::align_val_t{scratch_alignment});
+}
 
 struct Kept {
     char* memory = nullptr;

@@ -1,5 +1,6 @@
-// Working memory of a call: one block from a grow-only store of the calling thread, cut into one slice per worker.
-// It is taken before a kernel writes anything, so that a failure leaves every array as it was.
+// Working memory of a call: one block from a grow-only store of the calling thread, cut into one
+// slice per worker. It is taken before a kernel writes anything, so that a failure leaves every
+// array as it was.
 #pragma once
 
 #include <cstddef>

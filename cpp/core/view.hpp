@@ -7,7 +7,8 @@ namespace unitstride {
 
 constexpr int max_axes = 64;  // NumPy's own limit
 
-// `data` may be unaligned: kernels load and store by bytes. Strides may be negative, and zero in inputs.
+// `data` may be unaligned: kernels load and store by bytes. Strides may be negative, and zero in
+// inputs.
 template <class Data>
 struct StridedView {
     Data* data = nullptr;

@@ -66,8 +66,8 @@ void use_isa(const std::string& name) {
         if (level.runs() && (name.empty() || name == level.table->name)) chosen = level.table;
     if (chosen == nullptr)
         throw Error(Error::Kind::value, "UNITSTRIDE_ISA: must be one of " + listed(isa_detected()) +
-                                            " on this machine, got '" + name + "' (compiled: " +
-                                            listed(isa_compiled()) + ")");
+                                            " on this machine, got '" + name +
+                                            "' (compiled: " + listed(isa_compiled()) + ")");
     in_use.store(chosen);
 }
 

@@ -12,7 +12,8 @@ namespace unitstride {
 std::vector<std::string> isa_compiled();
 std::vector<std::string> isa_detected();
 
-// Chooses the level named, or the highest one for "". Throws Error with the choices for anything else.
+// Chooses the level named, or the highest one for "". Throws Error with the choices for anything
+// else.
 void use_isa(const std::string& name);
 const KernelTable& kernels() noexcept;
 

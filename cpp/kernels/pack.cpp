@@ -1,13 +1,14 @@
 // Packing and unpacking: the only kernels that know strides.
 //
-// A rectangle is moved by whichever of its strides is one: by rows, or by squares transposed in registers, so that both
-// the array and the tile are touched by vectors. Steps of two and backwards, the common views, are picked out of
-// contiguous loads; other strides go element by element.
+// A rectangle is moved by whichever of its strides is one: by rows, or by squares transposed in
+// registers, so that both the array and the tile are touched by vectors. Steps of two and
+// backwards, the common views, are picked out of contiguous loads; other strides go element by
+// element.
 #include "kernels/pack.hpp"
 
+#include "kernels/table.hpp"
 #include "simd/storage.hpp"
 #include "simd/transpose.hpp"
-#include "kernels/table.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
@@ -30,7 +31,8 @@ inline void store_element(S* target, Compute<S> value) noexcept {
     }
 }
 
-// tile[i] = source[i * step], step known: 1, -1 or 2. Loads stay within [source, source + (count - 1) * step].
+// tile[i] = source[i * step], step known: 1, -1 or 2. Loads stay within [source, source + (count -
+// 1) * step].
 template <class S, size step>
 inline void pack_line(Compute<S>* tile, const S* source, size count) noexcept {
     using T = Compute<S>;
@@ -45,7 +47,8 @@ inline void pack_line(Compute<S>* tile, const S* source, size count) noexcept {
             store(tile + i, backwards<T>(load_as(source - i - (width - 1)), Lanes{}));
         for (; i < count; ++i) tile[i] = load_element(source - i);
     } else {
-        for (; i + width <= count; i += width) store(tile + i, load_every_second(source + 2 * i, Lanes{}));
+        for (; i + width <= count; i += width)
+            store(tile + i, load_every_second(source + 2 * i, Lanes{}));
         for (; i < count; ++i) tile[i] = load_element(source + 2 * i);
     }
 }
@@ -97,7 +100,9 @@ inline void pack_transposed(const PackTask& task) noexcept {
 #pragma GCC unroll 16
             for (size i = 0; i < width; ++i) {
                 const S* from = source + (c + i) * task.column_stride + r;
-                square[i] = i < columns ? (rows == width ? load_as(from) : load_first_as(from, rows, T(0))) : Vec<T>{};
+                square[i] = i < columns
+                                ? (rows == width ? load_as(from) : load_first_as(from, rows, T(0)))
+                                : Vec<T>{};
             }
             transpose<T>(square);
             T* to = tile + r * task.tile_stride + c;
@@ -105,7 +110,8 @@ inline void pack_transposed(const PackTask& task) noexcept {
 #pragma GCC unroll 16
                 for (size i = 0; i < width; ++i) store(to + i * task.tile_stride, square[i]);
             } else {
-                for (size i = 0; i < rows; ++i) store_first(to + i * task.tile_stride, square[i], columns);
+                for (size i = 0; i < rows; ++i)
+                    store_first(to + i * task.tile_stride, square[i], columns);
             }
         }
     }
@@ -113,7 +119,8 @@ inline void pack_transposed(const PackTask& task) noexcept {
 
 template <class S>
 void pack(const PackTask& task) noexcept {
-    const bool rows_are_lines = task.column_stride == 1 || task.row_stride != 1 || task.columns == 1;
+    const bool rows_are_lines =
+        task.column_stride == 1 || task.row_stride != 1 || task.columns == 1;
     if (rows_are_lines) {
         pack_by_rows<S>(task);
     } else {
@@ -130,7 +137,8 @@ inline void unpack_line(S* target, const Compute<S>* tile, size count, bool stre
     } else {
         for (; i + width <= count; i += width) store_as(target + i, load(tile + i));
     }
-    if (i < count) store_first_as(target + i, load_first(tile + i, count - i, Compute<S>(0)), count - i);
+    if (i < count)
+        store_first_as(target + i, load_first(tile + i, count - i, Compute<S>(0)), count - i);
 }
 
 template <class S>
@@ -175,7 +183,9 @@ inline void unpack_transposed(const PackTask& task) noexcept {
 #pragma GCC unroll 16
             for (size i = 0; i < width; ++i) {
                 const T* from = tile + (r + i) * task.tile_stride + c;
-                square[i] = i < rows ? (columns == width ? load(from) : load_first(from, columns, T(0))) : Vec<T>{};
+                square[i] = i < rows
+                                ? (columns == width ? load(from) : load_first(from, columns, T(0)))
+                                : Vec<T>{};
             }
             transpose<T>(square);
             for (size i = 0; i < columns; ++i) {
@@ -194,7 +204,8 @@ inline void unpack_transposed(const PackTask& task) noexcept {
 
 template <class S>
 void unpack(const PackTask& task) noexcept {
-    const bool rows_are_lines = task.column_stride == 1 || task.row_stride != 1 || task.columns == 1;
+    const bool rows_are_lines =
+        task.column_stride == 1 || task.row_stride != 1 || task.columns == 1;
     if (rows_are_lines) {
         unpack_by_rows<S>(task);
     } else {
@@ -213,7 +224,8 @@ void mask(const MaskTask& task) noexcept {
         if (task.column_stride == 1) {
             for (size c = 0; c < task.columns; ++c) tile[c] = keep[c] ? tile[c] : fill;
         } else {
-            for (size c = 0; c < task.columns; ++c) tile[c] = keep[c * task.column_stride] ? tile[c] : fill;
+            for (size c = 0; c < task.columns; ++c)
+                tile[c] = keep[c * task.column_stride] ? tile[c] : fill;
         }
     }
 }
@@ -223,7 +235,7 @@ constexpr PackKernels kernels_of = {pack<S>, unpack<S>, mask<S>};
 
 }  // namespace
 
-extern constinit const PackKernels pack_kernels[storage_count] = {kernels_of<float>, kernels_of<double>,
-                                                                  kernels_of<Float16>, kernels_of<BFloat16>};
+extern constinit const PackKernels pack_kernels[storage_count] = {
+    kernels_of<float>, kernels_of<double>, kernels_of<Float16>, kernels_of<BFloat16>};
 
 }  // namespace unitstride::UNITSTRIDE_ISA

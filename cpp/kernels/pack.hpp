@@ -5,8 +5,8 @@
 
 namespace unitstride {
 
-// A rectangle in an array, `row_stride` and `column_stride` in elements, and a tile of the compute type whose rows are
-// contiguous and `tile_stride` elements apart.
+// A rectangle in an array, `row_stride` and `column_stride` in elements, and a tile of the compute
+// type whose rows are contiguous and `tile_stride` elements apart.
 struct PackTask {
     const void* array;  // written by unpack
     void* tile;

@@ -19,7 +19,8 @@ double read(const char* source, std::ptrdiff_t bytes) noexcept {
     I32 mix[4] = {};
     for (size i = 0; i < bytes / 4; i += 4 * lanes<float>) {
 #pragma GCC unroll 4
-        for (size k = 0; k < 4; ++k) mix[k] = mix[k] ^ reinterpret_cast<I32>(load(from + i + k * lanes<float>));
+        for (size k = 0; k < 4; ++k)
+            mix[k] = mix[k] ^ reinterpret_cast<I32>(load(from + i + k * lanes<float>));
     }
     const I32 all = (mix[0] ^ mix[1]) ^ (mix[2] ^ mix[3]);
     double sum = 0;

@@ -10,7 +10,8 @@ struct ProbeKernels {
     void (*copy_streaming)(const char* source, char* target, std::ptrdiff_t bytes) noexcept;
     // Reads `bytes` (a multiple of 256) and returns something that depends on all of them.
     double (*read)(const char* source, std::ptrdiff_t bytes) noexcept;
-    // `rounds` times a fixed number of independent multiply-adds of floats; returns the floating-point operations done.
+    // `rounds` times a fixed number of independent multiply-adds of floats; returns the
+    // floating-point operations done.
     double (*multiply_add)(std::ptrdiff_t rounds, double* sink) noexcept;
 };
 

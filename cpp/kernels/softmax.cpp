@@ -4,12 +4,12 @@
 //   log_softmax(x)_i = (x_i - max) - log1p(sum over all j but one maximum of exp(x_j - max))
 //   logsumexp(x)     = max + log1p(the same sum)
 //
-// Accuracy: exponentials without the rounding error of x - max (Note [Exact shift]), wide sums (Note [One order of
-// summation]), one division per line. Blocking: groups of four vectors hide the latency of the polynomial and leave
-// the sum one addition per group.
+// Accuracy: exponentials without the rounding error of x - max (Note [Exact shift]), wide sums
+// (Note [One order of summation]), one division per line. Blocking: groups of four vectors hide the
+// latency of the polynomial and leave the sum one addition per group.
 #include "kernels/softmax_columns.hpp"
-#include "kernels/softmax_turn.hpp"
 #include "kernels/softmax_rows.hpp"
+#include "kernels/softmax_turn.hpp"
 #include "kernels/table.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
@@ -20,7 +20,8 @@ std::ptrdiff_t columns_state_bytes(std::ptrdiff_t width) noexcept {
     return ColumnsState<T>::bytes(width);
 }
 
-void logs(const LineSum* sums, double* value, std::ptrdiff_t count, double inverse_temperature) noexcept {
+void logs(const LineSum* sums, double* value, std::ptrdiff_t count,
+          double inverse_temperature) noexcept {
     for (size i = 0; i < count; i += lanes<double>) {
         const size used = count - i < lanes<double> ? count - i : lanes<double>;
         F64 excess = {};
@@ -29,7 +30,7 @@ void logs(const LineSum* sums, double* value, std::ptrdiff_t count, double inver
         for (size l = 0; l < used; ++l) {
             const LineSum& sum = sums[i + l];
             const bool regular = sum.excess == sum.excess;
-            value[i + l] = regular        ? sum.highest * inverse_temperature + log_sum[l]
+            value[i + l] = regular       ? sum.highest * inverse_temperature + log_sum[l]
                            : sum.has_nan ? sum.excess
                                          : sum.highest;
         }
@@ -59,7 +60,7 @@ constexpr SoftmaxKernels kernels_of = {
 
 }  // namespace
 
-extern constinit const SoftmaxKernels softmax_kernels[storage_count] = {kernels_of<float>, kernels_of<double>,
-                                                                        kernels_of<Float16>, kernels_of<BFloat16>};
+extern constinit const SoftmaxKernels softmax_kernels[storage_count] = {
+    kernels_of<float>, kernels_of<double>, kernels_of<Float16>, kernels_of<BFloat16>};
 
 }  // namespace unitstride::UNITSTRIDE_ISA

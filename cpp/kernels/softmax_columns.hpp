@@ -1,8 +1,10 @@
-// Softmax of lines that lie side by side in a tile: row i of the tile holds element i of every line.
+// Softmax of lines that lie side by side in a tile: row i of the tile holds element i of every
+// line.
 //
-// The tile is filled and emptied by the op, which alternates these functions over blocks of rows with the filling of
-// the next tile and the emptying of the last one, so that memory and arithmetic overlap. A line's sum is formed in the
-// order of Note [One order of summation], hence to the bits of the row form.
+// The tile is filled and emptied by the op, which alternates these functions over blocks of rows
+// with the filling of the next tile and the emptying of the last one, so that memory and arithmetic
+// overlap. A line's sum is formed in the order of Note [One order of summation], hence to the bits
+// of the row form.
 #pragma once
 
 #include "kernels/softmax_line.hpp"
@@ -76,7 +78,8 @@ void columns_max(SoftmaxColumns& task, size begin, size end) noexcept {
 }
 
 template <class T>
-inline void store_origin(const ColumnsState<T>& state, size c, const LineOrigin<T>& origin) noexcept {
+inline void store_origin(const ColumnsState<T>& state, size c,
+                         const LineOrigin<T>& origin) noexcept {
     store(state.lowest + c, origin.lowest);
     store(state.shift + c, origin.shift);
     store_vector(state.bias + c, origin.bias);
@@ -90,10 +93,11 @@ void columns_origin(SoftmaxColumns& task) noexcept {
         store_origin<T>(state, c, line_origin<T>(load(state.highest + c), constants));
 }
 
-// Note [Early origin]. Scaled exponentials relative to another power of two are the same but for that power, exactly,
-// as long as nothing overflows or is so small that it cannot matter. So a line's exponentials may be computed before
-// its maximum is known, from an offset that the first rows suggest: memory is then read and worked on in one go. If
-// in the end the maximum lies too far from the guess (or is not finite), the tile is done again with the right one.
+// Note [Early origin]. Scaled exponentials relative to another power of two are the same but for
+// that power, exactly, as long as nothing overflows or is so small that it cannot matter. So a
+// line's exponentials may be computed before its maximum is known, from an offset that the first
+// rows suggest: memory is then read and worked on in one go. If in the end the maximum lies too far
+// from the guess (or is not finite), the tile is done again with the right one.
 constexpr int guess_below = 32, guess_above = 60;  // powers of two by which the guess may miss
 
 template <class T>
@@ -116,9 +120,11 @@ bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
     IntVec<T> holds = ~IntVec<T>{};
     for (size c = 0; c < task.width; c += lanes<T>) {
         const Vec<T> highest = load(state.highest + c);
-        const IntVec<T> missed = line_origin<T>(highest, constants).bias - load_vector<IntVec<T>>(state.bias + c);
+        const IntVec<T> missed =
+            line_origin<T>(highest, constants).bias - load_vector<IntVec<T>>(state.bias + c);
         const auto is_near = (highest < far) & (highest > -far);
-        holds &= reinterpret_cast<IntVec<T>>(is_near) & (missed <= guess_below) & (missed >= -guess_above);
+        holds &= reinterpret_cast<IntVec<T>>(is_near) & (missed <= guess_below) &
+                 (missed >= -guess_above);
     }
     bool all = true;
     for (size l = 0; l < lanes<T>; ++l) all &= holds[l] != 0;
@@ -132,7 +138,8 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
     const ExpConstants<T> constants = exp_constants<T>(task);
     const size blocks = task.width / width;
     for (size first = begin; first < end; first += group) {
-        const size used = end - first < width ? end - first : width;  // lane positions that have an element
+        const size used =
+            end - first < width ? end - first : width;  // lane positions that have an element
         for (size block = 0; block < blocks; ++block) {
             const size c = block * width;
             const LineOrigin<T> origin = state.origin(c);
@@ -201,7 +208,8 @@ inline F64 widen_half(Vec<T> v, int half) noexcept {
 }
 
 template <class T>
-inline void sum_half_block(SoftmaxColumns& task, const ColumnsState<T>& state, size block, int half) noexcept {
+inline void sum_half_block(SoftmaxColumns& task, const ColumnsState<T>& state, size block,
+                           int half) noexcept {
     const ExpConstants<T> constants = exp_constants<T>(task);
     const LineOrigin<T> origin = state.origin(block * lanes<T>);
     const size c = block * lanes<T> + half * lanes<double>;
@@ -213,7 +221,8 @@ inline void sum_half_block(SoftmaxColumns& task, const ColumnsState<T>& state, s
                                     widen_half<T>(origin_offset<T>(origin), half), constants);
     if (task.output == SoftmaxOutput::log_softmax) store(state.log_sum + c, log1p_positive(excess));
     for (size l = 0; l < lanes<double>; ++l)
-        task.sums[c + l] = {static_cast<double>(state.highest[c + l]), excess[l], excess[l] != excess[l]};
+        task.sums[c + l] = {static_cast<double>(state.highest[c + l]), excess[l],
+                            excess[l] != excess[l]};
 }
 
 // Scale factors, sums and logarithms of all lines.
@@ -236,15 +245,18 @@ void columns_sum(SoftmaxColumns& task) noexcept {
             store(factor, inverse.first);
             store(state.factor_rest + block * lanes<T>, inverse.rest);
         } else {
-            store(factor, narrow(scale_of<T>(state.plain[block], 0).first, scale_of<T>(state.plain[block], 1).first));
+            store(factor, narrow(scale_of<T>(state.plain[block], 0).first,
+                                 scale_of<T>(state.plain[block], 1).first));
             store(state.factor_rest + block * lanes<T>, Vec<T>{});
         }
-        for (size l = 0; l < lanes<T>; ++l) task.sums[block * lanes<T> + l].has_nan = factor[l] != factor[l];
+        for (size l = 0; l < lanes<T>; ++l)
+            task.sums[block * lanes<T> + l].has_nan = factor[l] != factor[l];
     }
 }
 
 template <class T>
-inline void finish_softmax(SoftmaxColumns& task, const ColumnsState<T>& state, size begin, size end) noexcept {
+inline void finish_softmax(SoftmaxColumns& task, const ColumnsState<T>& state, size begin,
+                           size end) noexcept {
     for (size c = 0; c < task.width; c += lanes<T>) {
         const Vec<T> factor = load(state.factor + c), rest = load(state.factor_rest + c);
         const auto defined = factor == factor;
@@ -257,7 +269,8 @@ inline void finish_softmax(SoftmaxColumns& task, const ColumnsState<T>& state, s
 }
 
 template <class T>
-inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size begin, size end) noexcept {
+inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size begin,
+                       size end) noexcept {
     const ExpConstants<T> constants = exp_constants<T>(task);
     constexpr size halves = lanes<T> / lanes<double>;
     const Vec<T> nan = splat(static_cast<T>(__builtin_nan("")));
@@ -267,7 +280,8 @@ inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size 
         for (size half = 0; half < halves; ++half) {
             origin.log_sum[half] = load(state.log_sum + c + half * lanes<double>);
             for (size l = 0; l < lanes<double>; ++l) {
-                origin.highest[half][l] = static_cast<double>(state.highest[c + half * lanes<double> + l]);
+                origin.highest[half][l] =
+                    static_cast<double>(state.highest[c + half * lanes<double> + l]);
                 sum_is[half * lanes<double> + l] = static_cast<T>(origin.log_sum[half][l]);
             }
         }

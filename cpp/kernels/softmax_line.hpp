@@ -11,7 +11,8 @@ namespace {
 
 // What a pass of exponentials adds up.
 //   plain:  all elements, for the normalisation
-//   excess: all elements that are not the maximum, and how often the maximum occurs: the logarithm of a sum that one
+//   excess: all elements that are not the maximum, and how often the maximum occurs: the logarithm
+//   of a sum that one
 //           element dominates is log1p of the others
 template <class T>
 struct LineAccumulators {
@@ -20,8 +21,10 @@ struct LineAccumulators {
 };
 
 template <class T, bool with_plain, bool with_excess>
-[[gnu::always_inline]] inline void accumulate_group(const Vec<T> (&x)[group_vectors], const Vec<T> (&p)[group_vectors], Vec<T> highest,
-                              LineAccumulators<T>& sums) noexcept {
+[[gnu::always_inline]] inline void accumulate_group(const Vec<T> (&x)[group_vectors],
+                                                    const Vec<T> (&p)[group_vectors],
+                                                    Vec<T> highest,
+                                                    LineAccumulators<T>& sums) noexcept {
     if constexpr (with_plain) sums.plain.add((p[0] + p[1]) + (p[2] + p[3]));
     if constexpr (with_excess) {
         Vec<T> others[group_vectors];
@@ -50,14 +53,17 @@ inline F64 scaled(F64 p, F64 scale, F64 rest) noexcept {
     return multiply_add(p, scale, p * rest);
 }
 
-// exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but for the scale.
+// exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but
+// for the scale.
 template <class T>
 inline F64 maximum_power(F64 near_part, F64 offset, const ExpConstants<T>& constants) noexcept {
     F64 remainder;
     if constexpr (sizeof(T) == 8) {
-        remainder = reduce<double>(near_part, offset, constants) * splat(constants.inverse_temperature);
+        remainder =
+            reduce<double>(near_part, offset, constants) * splat(constants.inverse_temperature);
     } else {
-        constexpr double ln2 = 0x1.62e42fefa39efp-1;  // offset is below 1000: what ln2 lacks does not show in float
+        constexpr double ln2 =
+            0x1.62e42fefa39efp-1;  // offset is below 1000: what ln2 lacks does not show in float
         remainder = near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
     }
     return splat(1.0) + exp_minus_one_small<double>(remainder);
@@ -66,15 +72,18 @@ inline F64 maximum_power(F64 near_part, F64 offset, const ExpConstants<T>& const
 template <class T>
 constexpr double unscale = sizeof(T) == 8 ? 0x1p-512 : 0x1p-64;  // 2^-scale_bits
 
-// Sum of exp((x - max) / temperature) over all elements but one maximum, from the scaled sum over the others.
-// `near_part` is max - shift and `offset` the powers of two taken off, of the line's origin.
+// Sum of exp((x - max) / temperature) over all elements but one maximum, from the scaled sum over
+// the others. `near_part` is max - shift and `offset` the powers of two taken off, of the line's
+// origin.
 template <class T>
-inline F64 excess_of(F64 others, F64 maxima, F64 near_part, F64 offset, const ExpConstants<T>& constants) noexcept {
-    return (maxima - splat(1.0)) + (others * splat(unscale<T>)) / maximum_power<T>(near_part, offset, constants);
+inline F64 excess_of(F64 others, F64 maxima, F64 near_part, F64 offset,
+                     const ExpConstants<T>& constants) noexcept {
+    return (maxima - splat(1.0)) +
+           (others * splat(unscale<T>)) / maximum_power<T>(near_part, offset, constants);
 }
 
-// (x - max) / temperature - log_sum. In float the differences are taken in double, where they are exact; in double
-// TwoSum keeps the rounding error of the first.
+// (x - max) / temperature - log_sum. In float the differences are taken in double, where they are
+// exact; in double TwoSum keeps the rounding error of the first.
 template <class T>
 struct LogSumOrigin;
 template <>
@@ -86,12 +95,14 @@ struct LogSumOrigin<double> {
     F64 highest[1], log_sum[1];
 };
 
-[[gnu::always_inline]] inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin, const ExpConstants<float>& constants) noexcept {
+[[gnu::always_inline]] inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin,
+                                                   const ExpConstants<float>& constants) noexcept {
     const F64 inverse = splat(constants.inverse_temperature_wide);
     return narrow((widen_low(x) - origin.highest[0]) * inverse - origin.log_sum[0],
                   (widen_high(x) - origin.highest[1]) * inverse - origin.log_sum[1]);
 }
-[[gnu::always_inline]] inline F64 subtract_log_sum(F64 x, const LogSumOrigin<double>& origin, const ExpConstants<double>& constants) noexcept {
+[[gnu::always_inline]] inline F64 subtract_log_sum(F64 x, const LogSumOrigin<double>& origin,
+                                                   const ExpConstants<double>& constants) noexcept {
     const F64 highest = origin.highest[0], log_sum = origin.log_sum[0];
     const F64 d = x - highest;
     const F64 part = d - x;

@@ -1,7 +1,8 @@
-// Softmax of contiguous lines, one after the other, in three passes over a line that stays in cache:
-// the maximum; the exponentials into a scratch line, with their sum; the scratch times 1 / sum into the output.
-// The second pass prefetches the next line and, where the arrays do not fit the caches, writes the line before past
-// them: memory reads, arithmetic and memory writes overlap, and every line is read once and written once.
+// Softmax of contiguous lines, one after the other, in three passes over a line that stays in
+// cache: the maximum; the exponentials into a scratch line, with their sum; the scratch times 1 /
+// sum into the output. The second pass prefetches the next line and, where the arrays do not fit
+// the caches, writes the line before past them: memory reads, arithmetic and memory writes overlap,
+// and every line is read once and written once.
 #pragma once
 
 #include "kernels/softmax_line.hpp"
@@ -32,12 +33,13 @@ inline Compute<S> highest_of(const S* x, size length) noexcept {
     return highest_lane(max_or_second(best[0], best[2]));
 }
 
-// How far ahead of the maximum's loads memory is asked for: the hardware's own prefetching follows loads too closely
-// when arithmetic comes between them.
+// How far ahead of the maximum's loads memory is asked for: the hardware's own prefetching follows
+// loads too closely when arithmetic comes between them.
 constexpr size prefetch_bytes = 2048;
 
-// The line after the one that is worked on: its maximum is found on the way, which also brings it into the cache. The
-// maximum does not care about order, so its loads begin at a cache line wherever the line begins.
+// The line after the one that is worked on: its maximum is found on the way, which also brings it
+// into the cache. The maximum does not care about order, so its loads begin at a cache line
+// wherever the line begins.
 template <class S>
 struct NextLine {
     const S* x;
@@ -52,26 +54,33 @@ struct NextLine {
         for (size i = 0; i < head; i += lanes<Compute<S>>)
             look_at_first(i, head - i < lanes<Compute<S>> ? head - i : lanes<Compute<S>>);
     }
-    [[gnu::always_inline]] void look_at(int k, size i) noexcept { best[k] = max_or_second(load_as(x + i), best[k]); }
+    [[gnu::always_inline]] void look_at(int k, size i) noexcept {
+        best[k] = max_or_second(load_as(x + i), best[k]);
+    }
     void look_at_first(size i, size count) noexcept {
         best[0] = max_or_second(load_first_as(x + i, count, best[0][0]), best[0]);
     }
     Compute<S> highest() const noexcept {
-        return highest_lane(max_or_second(max_or_second(best[0], best[1]), max_or_second(best[2], best[3])));
+        return highest_lane(
+            max_or_second(max_or_second(best[0], best[1]), max_or_second(best[2], best[3])));
     }
 };
 
 // The exponentials of a line, into `p` if they are kept, and their sums.
 template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
-[[gnu::always_inline]] inline void exponentials(const S* x, Compute<S>* p, size length, const LineOrigin<Compute<S>>& origin,
-                         const ExpConstants<Compute<S>>& constants, LineAccumulators<Compute<S>>& sums,
-                         NextLine<S>& next, Pending& pending) noexcept {
+[[gnu::always_inline]] inline void exponentials(const S* x, Compute<S>* p, size length,
+                                                const LineOrigin<Compute<S>>& origin,
+                                                const ExpConstants<Compute<S>>& constants,
+                                                LineAccumulators<Compute<S>>& sums,
+                                                NextLine<S>& next, Pending& pending) noexcept {
     using T = Compute<S>;
     constexpr size width = lanes<T>, group = group_vectors * width;
-    constexpr size line = 64 / static_cast<size>(sizeof(S)), ahead = prefetch_bytes / static_cast<size>(sizeof(S));
+    constexpr size line = 64 / static_cast<size>(sizeof(S)),
+                   ahead = prefetch_bytes / static_cast<size>(sizeof(S));
     size i = 0;
     for (; i + group <= length; i += group) {
-        // Bursts of eight vectors every other group: with four or sixteen, reads and writes get in each other's way.
+        // Bursts of eight vectors every other group: with four or sixteen, reads and writes get in
+        // each other's way.
         if constexpr (Pending::writes)
             if (i & group) pending.template advance<2 * group_vectors>();
         Vec<T> v[group_vectors], e[group_vectors];
@@ -100,7 +109,8 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         if (count == 0) continue;
         v[k] = load_first_as(x + i, count, fill);
         next.look_at_first(i, count);
-        e[k] = keep_first(exp_scaled<T>(v[k], origin, constants), count);  // what lies past the end is +0
+        e[k] = keep_first(exp_scaled<T>(v[k], origin, constants),
+                          count);                // what lies past the end is +0
         if constexpr (keep) store(p + i, e[k]);  // the scratch has room for a whole vector
     }
     accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
@@ -112,7 +122,9 @@ struct ScaledResult {
     static constexpr bool writes = true;
     const Compute<S>* p;
     Vec<Compute<S>> scale, rest;
-    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept { return scaled(load(p + i), scale, rest); }
+    [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept {
+        return scaled(load(p + i), scale, rest);
+    }
 };
 
 // (x[i] - max) / temperature - log_sum.
@@ -124,7 +136,8 @@ struct LogResult {
     ExpConstants<Compute<S>> constants;
 
     LogResult() = default;
-    LogResult(const S* line, double highest, double log_sum, const ExpConstants<Compute<S>>& exp) noexcept
+    LogResult(const S* line, double highest, double log_sum,
+              const ExpConstants<Compute<S>>& exp) noexcept
         : x(line), constants(exp) {
         for (auto& h : origin.highest) h = splat(highest);
         for (auto& l : origin.log_sum) l = splat(log_sum);
@@ -162,21 +175,23 @@ struct ResultOf<S, SoftmaxOutput::none> {
 template <class S>
 inline void write_nan(S* out, size length, bool streaming) noexcept {
     using T = Compute<S>;
-    write_line(out, length, streaming, [](size, size) { return splat(static_cast<T>(__builtin_nan(""))); });
+    write_line(out, length, streaming,
+               [](size, size) { return splat(static_cast<T>(__builtin_nan(""))); });
 }
 
 // Completes `line` and tells whether NaN comes of what is not NaN.
 template <class S>
 inline bool describe_line(const S* x, size length, const LineOrigin<Compute<S>>& origin,
-                          const LineAccumulators<Compute<S>>& sums, const ExpConstants<Compute<S>>& constants,
-                          LineSum& line) noexcept {
+                          const LineAccumulators<Compute<S>>& sums,
+                          const ExpConstants<Compute<S>>& constants, LineSum& line) noexcept {
     using T = Compute<S>;
     const TwoWords others = fold_lanes(sums.excess);
     double maxima = 0;
     for (size l = 0; l < lanes<T>; ++l) maxima += static_cast<double>(sums.maxima[l]);
     const F64 near_part = splat(static_cast<double>(origin.highest[0] - origin.shift[0]));
     const F64 offset = splat(static_cast<double>(origin_offset<T>(origin)[0]));
-    const F64 excess = excess_of<T>(splat(others.sum + others.error), splat(maxima), near_part, offset, constants);
+    const F64 excess =
+        excess_of<T>(splat(others.sum + others.error), splat(maxima), near_part, offset, constants);
     const bool undefined = excess[0] != excess[0];
     line = {static_cast<double>(origin.highest[0]), excess[0], undefined && holds_nan(x, length)};
     return undefined && !line.has_nan;
@@ -191,7 +206,9 @@ class RowRunner {
 
   public:
     explicit RowRunner(SoftmaxRows& task) noexcept
-        : task_(task), constants_(exp_constants<T>(task)), highest_(highest_of(x_of(0), task.length)) {}
+        : task_(task),
+          constants_(exp_constants<T>(task)),
+          highest_(highest_of(x_of(0), task.length)) {}
 
     [[gnu::noinline]] void run() noexcept {
         for (size row = 0; row < task_.rows; ++row) one_row(row);
@@ -202,7 +219,9 @@ class RowRunner {
   private:
     using Result = typename ResultOf<S, output>::type;
 
-    const S* x_of(size row) const noexcept { return static_cast<const S*>(task_.x) + row * task_.x_stride; }
+    const S* x_of(size row) const noexcept {
+        return static_cast<const S*>(task_.x) + row * task_.x_stride;
+    }
 
     void one_row(size row) noexcept {
         const S* x = x_of(row);
@@ -210,10 +229,11 @@ class RowRunner {
         const LineOrigin<T> origin = line_origin<T>(splat(highest_), constants_);
         LineAccumulators<T> sums = {};
         NextLine<S> next(row + 1 < task_.rows ? x_of(row + 1) : x, task_.length);
-        const ExpConstants<T> constants = constants_;  // copies, which the stores of the loop cannot change
+        const ExpConstants<T> constants =
+            constants_;  // copies, which the stores of the loop cannot change
         Pending pending = pending_;
-        exponentials<S, with_plain, with_plain, with_excess>(x, p, task_.length, origin, constants, sums, next,
-                                                             pending);
+        exponentials<S, with_plain, with_plain, with_excess>(x, p, task_.length, origin, constants,
+                                                             sums, next, pending);
         highest_ = next.highest();
         pending.finish();
         LineSum line = {};
@@ -225,7 +245,8 @@ class RowRunner {
         if constexpr (output == SoftmaxOutput::softmax) {
             const TwoWords plain = fold_lanes(sums.plain);
             const Reciprocal inverse = reciprocal(splat(plain.sum), splat(plain.error));
-            const T scale = static_cast<T>(inverse.first[0]), rest = static_cast<T>(inverse.rest[0]);
+            const T scale = static_cast<T>(inverse.first[0]),
+                    rest = static_cast<T>(inverse.rest[0]);
             if (!with_excess && scale != scale) invalid = !holds_nan(x, task_.length);
             write(row, Result{p, splat(scale), splat(rest)}, scale == scale);
         }
@@ -278,17 +299,19 @@ void piece(SoftmaxPiece& task, SoftmaxOutput output) noexcept {
     if (task.scale != task.scale) {
         write_nan(out, task.length, task.streaming);
     } else if (output == SoftmaxOutput::log_softmax) {
-        write_line(out, task.length, task.streaming, LogResult<S>(x, task.highest, task.scale, constants));
+        write_line(out, task.length, task.streaming,
+                   LogResult<S>(x, task.highest, task.scale, constants));
     } else {
         T* p = static_cast<T*>(task.scratch);
         const LineOrigin<T> origin = line_origin<T>(splat(static_cast<T>(task.highest)), constants);
         const F64 near_part = splat(static_cast<double>(origin.highest[0] - origin.shift[0]));
-        const F64 of_maximum =
-            maximum_power<T>(near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
+        const F64 of_maximum = maximum_power<T>(
+            near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
         LineAccumulators<T> unused = {};
         NextLine<S> none(x, task.length);
         PendingLine<S, NoResult<S>> nothing;
-        exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none, nothing);
+        exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none,
+                                            nothing);
         const T scale = static_cast<T>(task.scale * unscale<T> / of_maximum[0]);
         write_line(out, task.length, task.streaming, ScaledResult<S>{p, splat(scale), Vec<T>{}});
     }

@@ -1,9 +1,11 @@
-// One tile's exponentials and the results of the tile before it, in a single pass over rows of the array.
+// One tile's exponentials and the results of the tile before it, in a single pass over rows of the
+// array.
 //
-// Lines lie side by side in the array itself, so rows need no packing: a vector of x is loaded, its exponential takes
-// the place in the tile of one of the tile before, which goes to the output, scaled, at that moment. Four rows of a
-// group are worked on together, whole, and the rows of the steps to come are asked for: a row is often a page of its
-// own, and its address translation is the dearest part of reading it.
+// Lines lie side by side in the array itself, so rows need no packing: a vector of x is loaded, its
+// exponential takes the place in the tile of one of the tile before, which goes to the output,
+// scaled, at that moment. Four rows of a group are worked on together, whole, and the rows of the
+// steps to come are asked for: a row is often a page of its own, and its address translation is the
+// dearest part of reading it.
 #pragma once
 
 #include "kernels/softmax_columns.hpp"
@@ -58,7 +60,8 @@ inline void turn_rows(const SoftmaxTurn& turn, size begin, size end) noexcept {
                 }
                 if constexpr (enters) {
                     const S* from = x + row * turn.x_stride + c;
-                    const size ahead = lane + steps_ahead < width ? steps_ahead : steps_ahead - width + group;
+                    const size ahead =
+                        lane + steps_ahead < width ? steps_ahead : steps_ahead - width + group;
                     prefetch(from + ahead * turn.x_stride);
                     v[k] = load_as(from);
                     best = max_or_second(v[k], best);
@@ -89,13 +92,15 @@ void columns_turn(const SoftmaxTurn& turn, std::ptrdiff_t begin, std::ptrdiff_t 
 
 // The origin that the first rows suggest, before any exponential: rows as they lie in the array.
 template <class S>
-void columns_first_max(SoftmaxColumns& task, const void* array, std::ptrdiff_t stride, std::ptrdiff_t rows) noexcept {
+void columns_first_max(SoftmaxColumns& task, const void* array, std::ptrdiff_t stride,
+                       std::ptrdiff_t rows) noexcept {
     using T = Compute<S>;
     const ColumnsState<T> state(task);
     const S* x = static_cast<const S*>(array);
     for (size row = 0; row < rows; ++row)
         for (size c = 0; c < task.width; c += lanes<T>)
-            store(state.highest + c, max_or_second(load_as(x + row * stride + c), load(state.highest + c)));
+            store(state.highest + c,
+                  max_or_second(load_as(x + row * stride + c), load(state.highest + c)));
 }
 
 }  // namespace

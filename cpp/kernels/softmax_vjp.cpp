@@ -4,10 +4,10 @@
 //   log_softmax:  dx = (dy - exp(y) sum(dy)) / temperature
 //   logsumexp:    dx = dy exp(x / temperature - lse) / temperature
 //
-// Sums are wide (double for float, two words for double); float results are formed in double and rounded once. Two
-// passes over lines that stay in cache: memory is read once and written once.
-#include "kernels/softmax_line.hpp"
+// Sums are wide (double for float, two words for double); float results are formed in double and
+// rounded once. Two passes over lines that stay in cache: memory is read once and written once.
 #include "kernels/softmax_vjp.hpp"
+#include "kernels/softmax_line.hpp"
 #include "kernels/table.hpp"
 #include "kernels/write_line.hpp"
 
@@ -16,7 +16,8 @@ namespace {
 
 template <class S>
 inline Vec<Compute<S>> load_count(const S* source, size count) noexcept {
-    return count == lanes<Compute<S>> ? load_as(source) : load_first_as(source, count, Compute<S>(0));
+    return count == lanes<Compute<S>> ? load_as(source)
+                                      : load_first_as(source, count, Compute<S>(0));
 }
 
 inline void add_product(WideSum<float>& sum, F32 a, F32 b) noexcept {
@@ -29,7 +30,8 @@ inline void add_product(WideSum<double>& sum, F64 a, F64 b) noexcept {
     add_two_words(sum.sum, sum.error, product, error);
 }
 
-// sum(cotangent) or sum(cotangent * primal). Two accumulators, one after the other, hide the additions' latency.
+// sum(cotangent) or sum(cotangent * primal). Two accumulators, one after the other, hide the
+// additions' latency.
 template <class S, bool with_product>
 inline TwoWords line_sum(const S* primal, const S* cotangent, size length) noexcept {
     using T = Compute<S>;
@@ -52,7 +54,8 @@ inline TwoWords line_sum(const S* primal, const S* cotangent, size length) noexc
     return fold_lanes(sums[0]);
 }
 
-// f(a, b) of the two words of double that a vector of floats widens to; of the vector itself for double.
+// f(a, b) of the two words of double that a vector of floats widens to; of the vector itself for
+// double.
 template <class F>
 inline F32 in_double(F32 a, F32 b, const F& f) noexcept {
     return narrow(f(widen_low(a), widen_low(b)), f(widen_high(a), widen_high(b)));
@@ -64,7 +67,8 @@ inline F64 in_double(F64 a, F64 b, const F& f) noexcept {
 
 template <class S>
 inline void softmax_row(const VjpRows& task, const S* y, const S* dy, VjpSum dot, S* out) noexcept {
-    const F64 sum = splat(dot.sum), rest = splat(dot.error), inverse = splat(task.inverse_temperature);
+    const F64 sum = splat(dot.sum), rest = splat(dot.error),
+              inverse = splat(task.inverse_temperature);
     write_line(out, task.length, task.streaming, [&](size i, size count) {
         return in_double(load_count(y + i, count), load_count(dy + i, count),
                          [&](F64 a, F64 b) { return a * ((b - sum) - rest) * inverse; });
@@ -73,12 +77,14 @@ inline void softmax_row(const VjpRows& task, const S* y, const S* dy, VjpSum dot
 
 // exp(x / temperature) * 2^scale_bits / 2^offset, of x at most a little above the origin.
 template <class T>
-inline Vec<T> bounded_exp(Vec<T> x, Vec<T> upper, const LineOrigin<T>& origin, const ExpConstants<T>& constants) noexcept {
+inline Vec<T> bounded_exp(Vec<T> x, Vec<T> upper, const LineOrigin<T>& origin,
+                          const ExpConstants<T>& constants) noexcept {
     return exp_scaled<T>(-max_or_second(-upper, -x), origin, constants);
 }
 
 template <class S>
-inline void log_softmax_row(const VjpRows& task, const S* y, const S* dy, VjpSum total, S* out) noexcept {
+inline void log_softmax_row(const VjpRows& task, const S* y, const S* dy, VjpSum total,
+                            S* out) noexcept {
     using T = Compute<S>;
     const ExpConstants<T> constants = exp_constants<T>(task);
     const LineOrigin<T> origin = line_origin<T>(Vec<T>{}, constants);
@@ -87,12 +93,14 @@ inline void log_softmax_row(const VjpRows& task, const S* y, const S* dy, VjpSum
     const Vec<T> upper = splat(T(40));  // log-probabilities are at most 0
     write_line(out, task.length, task.streaming, [&](size i, size count) {
         const Vec<T> p = bounded_exp<T>(load_count(y + i, count), upper, origin, constants);
-        return in_double(p, load_count(dy + i, count), [&](F64 a, F64 b) { return (b - a * sum) * inverse; });
+        return in_double(p, load_count(dy + i, count),
+                         [&](F64 a, F64 b) { return (b - a * sum) * inverse; });
     });
 }
 
 template <class S>
-inline void logsumexp_row(const VjpRows& task, const S* x, double log_sum, double dy, S* out) noexcept {
+inline void logsumexp_row(const VjpRows& task, const S* x, double log_sum, double dy,
+                          S* out) noexcept {
     using T = Compute<S>;
     const ExpConstants<T> constants = exp_constants<T>(task);
     const auto finite = [](double v) { return v - v == 0; };
@@ -111,7 +119,8 @@ inline void logsumexp_row(const VjpRows& task, const S* x, double log_sum, doubl
     const double offset = static_cast<double>(origin_offset<T>(origin)[0]);
     constexpr double ln2_first = 0x1.62e42feep-1, ln2_second = 0x1.a39ef35793c76p-33;
     const double remainder =
-        ((log_sum - shift * constants.inverse_temperature_wide) - offset * ln2_first) - offset * ln2_second;
+        ((log_sum - shift * constants.inverse_temperature_wide) - offset * ln2_first) -
+        offset * ln2_second;
     const F64 power = splat(1.0) + exp_minus_one_small<double>(splat(remainder));
     const F64 factor = splat(dy * constants.inverse_temperature_wide * unscale<T>) / power;
     const Vec<T> upper = splat(at + T(40) / constants.inverse_temperature);
@@ -126,8 +135,9 @@ inline VjpSum row_sum(const VjpRows& task, size row) noexcept {
     if (task.gradient == SoftmaxVjp::logsumexp) return {};
     const S* y = static_cast<const S*>(task.primal) + row * task.primal_stride;
     const S* dy = static_cast<const S*>(task.cotangent) + row * task.cotangent_stride;
-    const TwoWords words = task.gradient == SoftmaxVjp::softmax ? line_sum<S, true>(y, dy, task.length)
-                                                                : line_sum<S, false>(y, dy, task.length);
+    const TwoWords words = task.gradient == SoftmaxVjp::softmax
+                               ? line_sum<S, true>(y, dy, task.length)
+                               : line_sum<S, false>(y, dy, task.length);
     return {words.sum, words.error};
 }
 
@@ -138,7 +148,8 @@ inline void write_row(const VjpRows& task, size row, VjpSum sum) noexcept {
     if (cotangent) cotangent += row * task.cotangent_stride;
     S* out = static_cast<S*>(task.out) + row * task.out_stride;
     if (task.gradient == SoftmaxVjp::softmax) softmax_row(task, primal, cotangent, sum, out);
-    if (task.gradient == SoftmaxVjp::log_softmax) log_softmax_row(task, primal, cotangent, sum, out);
+    if (task.gradient == SoftmaxVjp::log_softmax)
+        log_softmax_row(task, primal, cotangent, sum, out);
     if (task.gradient == SoftmaxVjp::logsumexp)
         logsumexp_row(task, primal, task.log_sum[row], task.line_cotangent[row], out);
 }

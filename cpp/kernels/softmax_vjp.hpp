@@ -17,10 +17,10 @@ struct VjpRows {
     void* out;
     std::ptrdiff_t rows, length;
     std::ptrdiff_t primal_stride, cotangent_stride, out_stride;
-    const void* constants;          // ExpConstants of the compute type; of temperature 1 for log_softmax
+    const void* constants;  // ExpConstants of the compute type; of temperature 1 for log_softmax
     double inverse_temperature;
-    const double* log_sum;          // logsumexp: one per line
-    const double* line_cotangent;   // logsumexp: one per line
+    const double* log_sum;         // logsumexp: one per line
+    const double* line_cotangent;  // logsumexp: one per line
     SoftmaxVjp gradient;
     bool streaming;
 };

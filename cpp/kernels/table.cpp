@@ -1,7 +1,6 @@
 // The kernel table of the instruction set this file is compiled for.
 #include "kernels/table.hpp"
 
-
 namespace unitstride::UNITSTRIDE_ISA {
 
 extern constinit const KernelTable table = {

@@ -12,17 +12,19 @@ namespace unitstride {
 struct KernelTable {
     const char* name;
     std::ptrdiff_t vector_bytes;
-    bool fused;                           // multiply_add rounds once
-    std::ptrdiff_t line_scratch_bytes;    // longest line (in the compute type) that is kept whole in cache
-    std::ptrdiff_t piece_bytes;           // longer lines are worked on in pieces of this size
-    std::ptrdiff_t tile_bytes;            // one packed tile; three of them are in use at a time
-    std::ptrdiff_t tile_width;            // most lines side by side in a tile
-    std::ptrdiff_t block_bytes;           // what a thread takes at a time
-    std::ptrdiff_t streaming_bytes;       // outputs above this are stored past the caches
-    std::ptrdiff_t short_line_elements;   // contiguous lines up to this length are packed side by side
-    const PackKernels* pack;              // [storage_count]
-    const SoftmaxKernels* softmax;        // [storage_count]
-    const SoftmaxVjpKernels* softmax_vjp; // [storage_count]
+    bool fused;  // multiply_add rounds once
+    std::ptrdiff_t
+        line_scratch_bytes;      // longest line (in the compute type) that is kept whole in cache
+    std::ptrdiff_t piece_bytes;  // longer lines are worked on in pieces of this size
+    std::ptrdiff_t tile_bytes;   // one packed tile; three of them are in use at a time
+    std::ptrdiff_t tile_width;   // most lines side by side in a tile
+    std::ptrdiff_t block_bytes;  // what a thread takes at a time
+    std::ptrdiff_t streaming_bytes;  // outputs above this are stored past the caches
+    std::ptrdiff_t
+        short_line_elements;        // contiguous lines up to this length are packed side by side
+    const PackKernels* pack;        // [storage_count]
+    const SoftmaxKernels* softmax;  // [storage_count]
+    const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
 };
 

@@ -1,10 +1,10 @@
 // Sums that do not lose what they are made of: float into double, double into a pair (TwoSum).
 //
-// Note [One order of summation]. A line of any layout is summed in one order. Its elements are taken in groups of
-// four vectors (v0, v1, v2, v3); lane l of a group gives (v0 + v1) + (v2 + v3); lane l of all groups goes into wide
-// accumulator l; the accumulators are folded in halves. The row form has the lanes of a line in one vector, the column
-// form has them in consecutive rows of the tile; both do the same additions, so they give the same bits. Elements past
-// the end are +0.
+// Note [One order of summation]. A line of any layout is summed in one order. Its elements are
+// taken in groups of four vectors (v0, v1, v2, v3); lane l of a group gives (v0 + v1) + (v2 + v3);
+// lane l of all groups goes into wide accumulator l; the accumulators are folded in halves. The row
+// form has the lanes of a line in one vector, the column form has them in consecutive rows of the
+// tile; both do the same additions, so they give the same bits. Elements past the end are +0.
 #pragma once
 
 #include "simd/vec.hpp"
@@ -71,11 +71,13 @@ inline TwoWords fold_lanes(const WideSum<double>& wide) noexcept {
     store(error, wide.error);
 #pragma GCC unroll 8
     for (size half = lanes<double> / 2; half > 0; half /= 2)
-        for (size l = 0; l < half; ++l) add_two_words(sum[l], error[l], sum[l + half], error[l + half]);
+        for (size l = 0; l < half; ++l)
+            add_two_words(sum[l], error[l], sum[l + half], error[l + half]);
     return {sum[0], error[0]};
 }
 
-// The fold across accumulators, each holding one lane position of many lines; the first `used` are not zero.
+// The fold across accumulators, each holding one lane position of many lines; the first `used` are
+// not zero.
 template <class T>
 inline void fold_accumulators(WideSum<T>* accumulator, size step, size used) noexcept {
     for (size half = lanes<T> / 2; half > 0; half /= 2)

@@ -6,7 +6,8 @@
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
-// out[i] = result(i) by vectors, past the caches if `streaming`; `result(i, count)` gives `count` elements from i.
+// out[i] = result(i) by vectors, past the caches if `streaming`; `result(i, count)` gives `count`
+// elements from i.
 template <class S, class Result>
 inline void write_line(S* out, size length, bool streaming, const Result& result) noexcept {
     constexpr size width = lanes<Compute<S>>;
@@ -24,8 +25,9 @@ inline void write_line(S* out, size length, bool streaming, const Result& result
     if (i < length) store_first_as(out + i, result(i, length - i), length - i);
 }
 
-// A line of results on its way past the caches, written bit by bit while the next line is computed: stores drain and
-// arithmetic goes on at the same time. What `Result` reads stays as it is until `finish`.
+// A line of results on its way past the caches, written bit by bit while the next line is computed:
+// stores drain and arithmetic goes on at the same time. What `Result` reads stays as it is until
+// `finish`.
 template <class S, class Result>
 class PendingLine {
     using T = Compute<S>;
@@ -42,7 +44,9 @@ class PendingLine {
         length_ = length;
         result_ = result;
         const auto misplaced = reinterpret_cast<std::uintptr_t>(out) % stored_vector_bytes<S>;
-        next_ = misplaced == 0 ? 0 : static_cast<size>((stored_vector_bytes<S> - misplaced) / sizeof(S));
+        next_ = misplaced == 0
+                    ? 0
+                    : static_cast<size>((stored_vector_bytes<S> - misplaced) / sizeof(S));
         if (next_ > 0) store_first_as(out, result_(0, next_), next_);
     }
     // The next `vectors` vectors, if there are as many.
@@ -50,11 +54,14 @@ class PendingLine {
     [[gnu::always_inline]] void advance() noexcept {
         if (next_ + vectors * width > length_) return;
 #pragma GCC unroll 8
-        for (int k = 0; k < vectors; ++k, next_ += width) store_streaming_as(out_ + next_, result_(next_, width));
+        for (int k = 0; k < vectors; ++k, next_ += width)
+            store_streaming_as(out_ + next_, result_(next_, width));
     }
     void finish() noexcept {
-        for (; next_ + width <= length_; next_ += width) store_streaming_as(out_ + next_, result_(next_, width));
-        if (next_ < length_) store_first_as(out_ + next_, result_(next_, length_ - next_), length_ - next_);
+        for (; next_ + width <= length_; next_ += width)
+            store_streaming_as(out_ + next_, result_(next_, width));
+        if (next_ < length_)
+            store_first_as(out_ + next_, result_(next_, length_ - next_), length_ - next_);
         next_ = length_;
     }
 

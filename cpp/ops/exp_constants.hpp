@@ -19,8 +19,8 @@ T truncated(T value, int bits) {
     return value;
 }
 
-// `fused`: the kernels' multiply_add rounds once, so that a word of step may have all its bits; otherwise words are
-// short enough for their products with n to be exact.
+// `fused`: the kernels' multiply_add rounds once, so that a word of step may have all its bits;
+// otherwise words are short enough for their products with n to be exact.
 template <class T>
 ExpConstants<T> exp_constants(double temperature, bool fused) {
     constexpr double ln2 = 0x1.62e42fefa39efp-1, ln2_rest = 0x1.abc9e3b39803fp-56;

@@ -27,7 +27,8 @@ struct Piece {
 
 // Calls body(piece) for the pieces of [begin, begin + count) of a line.
 template <class Body>
-void for_each_piece(const LinesPlan& plan, int operand, std::ptrdiff_t begin, std::ptrdiff_t count, Body&& body) {
+void for_each_piece(const LinesPlan& plan, int operand, std::ptrdiff_t begin, std::ptrdiff_t count,
+                    Body&& body) {
     if (plan.line.count == 0) {
         if (count > 0) body(Piece{0, 1, count, 0});
         return;
@@ -57,7 +58,9 @@ char* at(void* tile, std::ptrdiff_t element, Storage storage) noexcept {
 std::ptrdiff_t storage_bytes(Storage storage) noexcept {
     return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
 }
-std::ptrdiff_t compute_bytes(Storage storage) noexcept { return storage == Storage::float64 ? 8 : 4; }
+std::ptrdiff_t compute_bytes(Storage storage) noexcept {
+    return storage == Storage::float64 ? 8 : 4;
+}
 Storage compute_storage(Storage storage) noexcept {
     return storage == Storage::float64 ? Storage::float64 : Storage::float32;
 }
@@ -100,31 +103,37 @@ bool line_is_contiguous(const LinesPlan& plan, int operand) noexcept {
     return plan.line.count == 0 || (plan.line.count == 1 && plan.line.axis[0].stride[operand] == 1);
 }
 
-void pack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, const char* line,
-                  std::ptrdiff_t begin, std::ptrdiff_t count, void* tile) {
+void pack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                  const char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile) {
     for_each_piece(plan, operand, begin, count, [&](const Piece& piece) {
         const char* from = line + piece.offset * storage_bytes(storage);
-        table.pack[static_cast<int>(storage)].pack({from, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, false});
+        table.pack[static_cast<int>(storage)].pack(
+            {from, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, false});
     });
 }
 
-void unpack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, char* line,
-                    std::ptrdiff_t begin, std::ptrdiff_t count, void* tile, bool streaming) {
+void unpack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                    char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile,
+                    bool streaming) {
     for_each_piece(plan, operand, begin, count, [&](const Piece& piece) {
         const char* to = line + piece.offset * storage_bytes(storage);
-        table.pack[static_cast<int>(storage)].unpack({to, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, streaming});
+        table.pack[static_cast<int>(storage)].unpack(
+            {to, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, streaming});
     });
 }
 
-void mask_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, const char* line,
-                  std::ptrdiff_t begin, std::ptrdiff_t count, void* tile, double fill) {
+void mask_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                  const char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile,
+                  double fill) {
     for_each_piece(plan, operand, begin, count, [&](const Piece& piece) {
         const auto* mask = reinterpret_cast<const unsigned char*>(line + piece.offset);
-        table.pack[static_cast<int>(storage)].mask({mask, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, fill});
+        table.pack[static_cast<int>(storage)].mask(
+            {mask, at(tile, piece.done, storage), 1, piece.count, 0, piece.stride, 0, fill});
     });
 }
 
-bool any_selected(const LinesPlan& plan, int operand, const char* line, std::ptrdiff_t count) noexcept {
+bool any_selected(const LinesPlan& plan, int operand, const char* line,
+                  std::ptrdiff_t count) noexcept {
     bool found = false;
     for_each_piece(plan, operand, 0, count, [&](const Piece& piece) {
         for (std::ptrdiff_t i = 0; i < piece.count && !found; ++i)
@@ -133,8 +142,8 @@ bool any_selected(const LinesPlan& plan, int operand, const char* line, std::ptr
     return found;
 }
 
-bool line_holds_nan(const LinesPlan& plan, Storage storage, int operand, const char* line, int mask_operand,
-                    const char* mask) noexcept {
+bool line_holds_nan(const LinesPlan& plan, Storage storage, int operand, const char* line,
+                    int mask_operand, const char* mask) noexcept {
     bool found = false;
     // One element at a time: this runs only for lines whose result is NaN.
     for (std::ptrdiff_t i = 0; i < plan.length && !found; ++i) {
@@ -142,9 +151,8 @@ bool line_holds_nan(const LinesPlan& plan, Storage storage, int operand, const c
             found = is_nan(line + piece.offset * storage_bytes(storage), storage);
         });
         if (found && mask != nullptr)
-            for_each_piece(plan, mask_operand, i, 1, [&](const Piece& piece) {
-                found = mask[piece.offset] != 0;
-            });
+            for_each_piece(plan, mask_operand, i, 1,
+                           [&](const Piece& piece) { found = mask[piece.offset] != 0; });
     }
     return found;
 }

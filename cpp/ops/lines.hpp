@@ -21,18 +21,21 @@ double load_value(const char* element, Storage storage) noexcept;
 // Whether operand `k` runs along its lines with stride one.
 bool line_is_contiguous(const LinesPlan& plan, int operand) noexcept;
 
-// `count` elements of a line from `begin` on, to or from `tile` (compute type); `line` points to the line's first
-// element in the array.
-void pack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, const char* line,
-                  std::ptrdiff_t begin, std::ptrdiff_t count, void* tile);
-void unpack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, char* line,
-                    std::ptrdiff_t begin, std::ptrdiff_t count, void* tile, bool streaming);
+// `count` elements of a line from `begin` on, to or from `tile` (compute type); `line` points to
+// the line's first element in the array.
+void pack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                  const char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile);
+void unpack_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                    char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile,
+                    bool streaming);
 // Elements whose mask is false become `fill`; whether any mask of the stretch is true.
-void mask_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand, const char* line,
-                  std::ptrdiff_t begin, std::ptrdiff_t count, void* tile, double fill);
-bool any_selected(const LinesPlan& plan, int operand, const char* line, std::ptrdiff_t count) noexcept;
+void mask_stretch(const KernelTable& table, Storage storage, const LinesPlan& plan, int operand,
+                  const char* line, std::ptrdiff_t begin, std::ptrdiff_t count, void* tile,
+                  double fill);
+bool any_selected(const LinesPlan& plan, int operand, const char* line,
+                  std::ptrdiff_t count) noexcept;
 // Whether a line holds a NaN that its mask (may be null) selects.
-bool line_holds_nan(const LinesPlan& plan, Storage storage, int operand, const char* line, int mask_operand,
-                    const char* mask) noexcept;
+bool line_holds_nan(const LinesPlan& plan, Storage storage, int operand, const char* line,
+                    int mask_operand, const char* mask) noexcept;
 
 }  // namespace unitstride

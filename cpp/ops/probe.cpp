@@ -16,20 +16,26 @@ constexpr double plenty = 1e9;  // nanoseconds: as many threads as there are
 }  // namespace
 
 void probe_copy(const char* source, char* target, std::ptrdiff_t bytes) {
-    if (bytes % piece != 0) throw Error(Error::Kind::value, "probe_copy: size must be a multiple of 256 KiB");
+    if (bytes % piece != 0)
+        throw Error(Error::Kind::value, "probe_copy: size must be a multiple of 256 KiB");
     const std::ptrdiff_t pieces = bytes / piece;
-    parallel_for(workers_for(plenty, pieces), pieces, [&](Worker&, std::ptrdiff_t begin, std::ptrdiff_t end) {
-        kernels().probe->copy_streaming(source + begin * piece, target + begin * piece, (end - begin) * piece);
-    });
+    parallel_for(workers_for(plenty, pieces), pieces,
+                 [&](Worker&, std::ptrdiff_t begin, std::ptrdiff_t end) {
+                     kernels().probe->copy_streaming(source + begin * piece, target + begin * piece,
+                                                     (end - begin) * piece);
+                 });
 }
 
 double probe_read(const char* source, std::ptrdiff_t bytes) {
-    if (bytes % piece != 0) throw Error(Error::Kind::value, "probe_read: size must be a multiple of 256 KiB");
+    if (bytes % piece != 0)
+        throw Error(Error::Kind::value, "probe_read: size must be a multiple of 256 KiB");
     const std::ptrdiff_t pieces = bytes / piece;
     std::atomic<double> total{0.0};
-    parallel_for(workers_for(plenty, pieces), pieces, [&](Worker&, std::ptrdiff_t begin, std::ptrdiff_t end) {
-        total.store(kernels().probe->read(source + begin * piece, (end - begin) * piece));
-    });
+    parallel_for(
+        workers_for(plenty, pieces), pieces,
+        [&](Worker&, std::ptrdiff_t begin, std::ptrdiff_t end) {
+            total.store(kernels().probe->read(source + begin * piece, (end - begin) * piece));
+        });
     return total.load();
 }
 

@@ -11,7 +11,8 @@
 namespace unitstride {
 namespace {
 
-// Lines side by side pay where neighbours are contiguous in an array, and where lines are too short to fill vectors.
+// Lines side by side pay where neighbours are contiguous in an array, and where lines are too short
+// to fill vectors.
 bool prefers_columns(const SoftmaxCall& call) {
     const LinesPlan& plan = call.plan;
     if (plan.outer.count == 0 || plan.line.count > 1) return false;
@@ -19,13 +20,15 @@ bool prefers_columns(const SoftmaxCall& call) {
     const std::ptrdiff_t lanes = call.kernels.lanes;
     if (neighbours.length < lanes / 2) return false;
     if (plan.length <= call.table.short_line_elements) return true;
-    const bool x_by_columns = neighbours.stride[operand_x] == 1 && !line_is_contiguous(plan, operand_x);
+    const bool x_by_columns =
+        neighbours.stride[operand_x] == 1 && !line_is_contiguous(plan, operand_x);
     const bool out_by_columns = call.arguments.out && neighbours.stride[operand_out] == 1 &&
                                 !line_is_contiguous(plan, operand_out);
     return x_by_columns || out_by_columns;
 }
 
-// The outer axis along which x, or else the output, is contiguous goes last: it is the one that tiles span.
+// The outer axis along which x, or else the output, is contiguous goes last: it is the one that
+// tiles span.
 void put_neighbours_last(AxisList& outer) {
     for (const int operand : {operand_out, operand_x})
         for (int a = 0; a < outer.count; ++a)
@@ -52,7 +55,8 @@ unsigned run(SoftmaxCall& call) {
     }
     if (line_bytes > call.table.line_scratch_bytes) return softmax_long_lines(call);
     if (prefers_columns(call)) return softmax_columns(call);
-    const bool direct = !call.masked() && (line_is_contiguous(call.plan, operand_x) || reads_every_second(call)) &&
+    const bool direct = !call.masked() &&
+                        (line_is_contiguous(call.plan, operand_x) || reads_every_second(call)) &&
                         (!call.arguments.out || line_is_contiguous(call.plan, operand_out));
     return direct ? softmax_contiguous_rows(call) : softmax_packed_rows(call);
 }
@@ -60,9 +64,10 @@ unsigned run(SoftmaxCall& call) {
 unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
     const KernelTable& table = kernels();
     const AnyExpConstants constants = any_exp_constants(arguments.temperature, table.fused);
-    const double out_bytes = arguments.out ? static_cast<double>(plan.lines) * static_cast<double>(plan.length) *
-                                                 static_cast<double>(storage_bytes(arguments.storage))
-                                           : 0.0;
+    const double out_bytes =
+        arguments.out ? static_cast<double>(plan.lines) * static_cast<double>(plan.length) *
+                            static_cast<double>(storage_bytes(arguments.storage))
+                      : 0.0;
     SoftmaxCall call = {arguments,
                         plan,
                         table,
@@ -76,7 +81,7 @@ unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
 }  // namespace
 
 unsigned SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
-                                 const std::ptrdiff_t (&offset)[max_operands]) const {
+                                     const std::ptrdiff_t (&offset)[max_operands]) const {
     constexpr std::ptrdiff_t batch = 64;
     constexpr double may_overflow = 6e4;  // beyond the smallest of the storage types' ranges
     double value[batch];
@@ -90,7 +95,8 @@ unsigned SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
             for (int k = 0; k < operand_count; ++k) place[k] = offset[k] + (begin + i) * across(k);
             if (nearly_cancels(value[i], sums[begin + i], inverse_temperature))
                 value[i] = refined_log_sum(*this, place, sums[begin + i], value[i]);
-            char* target = arguments.log_sum.data + place[operand_log_sum] * storage_bytes(storage());
+            char* target =
+                arguments.log_sum.data + place[operand_log_sum] * storage_bytes(storage());
             store_value(target, storage(), value[i]);
             const bool is_large = std::abs(value[i]) > may_overflow && std::isfinite(value[i]);
             if (is_large && std::isinf(load_value(target, storage()))) status |= status_over;
@@ -101,24 +107,27 @@ unsigned SoftmaxCall::write_log_sums(const LineSum* sums, std::ptrdiff_t count,
 
 unsigned softmax(const SoftmaxArguments& arguments) {
     if (arguments.out && arguments.log_sum && arguments.out.data == arguments.x.data) {
-        // In place: the sums first, as some of them look at x again (Note [Cancellation in logsumexp]).
+        // In place: the sums first, as some of them look at x again (Note [Cancellation in
+        // logsumexp]).
         SoftmaxArguments sums = arguments, results = arguments;
         sums.out.data = nullptr;
         sums.output = SoftmaxOutput::none;
         results.log_sum.data = nullptr;
         return softmax(sums) | softmax(results);
     }
-    const std::ptrdiff_t* strides[] = {
-        arguments.x.strides, arguments.out ? arguments.out.strides : nullptr,
-        arguments.where ? arguments.where.strides : nullptr, arguments.log_sum ? arguments.log_sum.strides : nullptr};
-    LinesPlan plan = plan_lines(arguments.x.axes, arguments.x.shape, arguments.along_line, operand_count, strides);
+    const std::ptrdiff_t* strides[] = {arguments.x.strides,
+                                       arguments.out ? arguments.out.strides : nullptr,
+                                       arguments.where ? arguments.where.strides : nullptr,
+                                       arguments.log_sum ? arguments.log_sum.strides : nullptr};
+    LinesPlan plan = plan_lines(arguments.x.axes, arguments.x.shape, arguments.along_line,
+                                operand_count, strides);
     if (plan.lines == 0) return 0;
     put_neighbours_last(plan.outer);
     return run_planned(arguments, plan);
 }
 
-unsigned softmax_contiguous(Storage storage, SoftmaxOutput output, const char* x, char* out, char* log_sum,
-                            std::ptrdiff_t rows, std::ptrdiff_t length) {
+unsigned softmax_contiguous(Storage storage, SoftmaxOutput output, const char* x, char* out,
+                            char* log_sum, std::ptrdiff_t rows, std::ptrdiff_t length) {
     SoftmaxArguments arguments;
     arguments.storage = storage;
     arguments.output = output;

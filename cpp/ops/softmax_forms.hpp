@@ -30,10 +30,12 @@ struct SoftmaxCall {
     bool masked() const noexcept { return static_cast<bool>(arguments.where); }
     double fill() const noexcept { return -__builtin_huge_val(); }
     // What a masked-out element of the output is.
-    double masked_output() const noexcept { return arguments.output == SoftmaxOutput::softmax ? 0.0 : fill(); }
+    double masked_output() const noexcept {
+        return arguments.output == SoftmaxOutput::softmax ? 0.0 : fill();
+    }
     double nanoseconds() const noexcept {
-        return 0.15 * static_cast<double>(compute_bytes(storage())) * static_cast<double>(plan.lines) *
-               static_cast<double>(plan.length);
+        return 0.15 * static_cast<double>(compute_bytes(storage())) *
+               static_cast<double>(plan.lines) * static_cast<double>(plan.length);
     }
 
     const char* x_at(std::ptrdiff_t offset) const noexcept {
@@ -42,10 +44,13 @@ struct SoftmaxCall {
     char* out_at(std::ptrdiff_t offset) const noexcept {
         return arguments.out ? arguments.out.data + offset * storage_bytes(storage()) : nullptr;
     }
-    const char* where_at(std::ptrdiff_t offset) const noexcept { return arguments.where.data + offset; }
-    // Logarithms of the sums of `count` lines, which lie evenly along the innermost outer axis from `offset` on, to
-    // their places in the result. Returns FloatStatus bits.
-    unsigned write_log_sums(const LineSum* sums, std::ptrdiff_t count, const std::ptrdiff_t (&offset)[max_operands]) const;
+    const char* where_at(std::ptrdiff_t offset) const noexcept {
+        return arguments.where.data + offset;
+    }
+    // Logarithms of the sums of `count` lines, which lie evenly along the innermost outer axis from
+    // `offset` on, to their places in the result. Returns FloatStatus bits.
+    unsigned write_log_sums(const LineSum* sums, std::ptrdiff_t count,
+                            const std::ptrdiff_t (&offset)[max_operands]) const;
     std::ptrdiff_t across(int operand) const noexcept {
         return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
     }
@@ -64,7 +69,8 @@ class SharedStatus {
     void raise(unsigned bits) noexcept {
         if (bits) bits_.fetch_or(bits, std::memory_order_relaxed);
     }
-    // What the workers' floating-point flags say: only where an overflow on the way is one of the result.
+    // What the workers' floating-point flags say: only where an overflow on the way is one of the
+    // result.
     void raise_overflow(const SoftmaxCall& call, unsigned flags) noexcept {
         const bool is_log = call.arguments.output == SoftmaxOutput::log_softmax;
         if (is_log && FloatEnvironment::has_overflow(flags)) raise(status_over);

@@ -24,12 +24,14 @@ struct VjpCall {
     const KernelTable& table;
     const AnyExpConstants& constants;
     bool streaming;
-    std::ptrdiff_t piece;  // elements that are worked on at a time: the whole line unless it is too long
+    std::ptrdiff_t
+        piece;  // elements that are worked on at a time: the whole line unless it is too long
 
     Storage storage() const noexcept { return arguments.storage; }
     bool by_line() const noexcept { return arguments.gradient == SoftmaxVjp::logsumexp; }
     bool packs() const noexcept {
-        return arguments.where || !line_is_contiguous(plan, primal) || !line_is_contiguous(plan, result) ||
+        return arguments.where || !line_is_contiguous(plan, primal) ||
+               !line_is_contiguous(plan, result) ||
                (!by_line() && !line_is_contiguous(plan, cotangent));
     }
     const char* input(const InputView& view, std::ptrdiff_t offset) const noexcept {
@@ -39,19 +41,20 @@ struct VjpCall {
         return plan.outer.count == 0 ? 0 : plan.outer.axis[plan.outer.count - 1].stride[operand];
     }
     double nanoseconds() const noexcept {
-        return 0.2 * static_cast<double>(compute_bytes(storage())) * static_cast<double>(plan.lines) *
-               static_cast<double>(plan.length);
+        return 0.2 * static_cast<double>(compute_bytes(storage())) *
+               static_cast<double>(plan.lines) * static_cast<double>(plan.length);
     }
     double masked_primal() const noexcept {
         return arguments.gradient == SoftmaxVjp::softmax ? 0.0 : -__builtin_huge_val();
     }
 };
 
-// A stretch [begin, begin + count) of `lines` neighbouring lines, contiguous: in place, or packed into scratch.
+// A stretch [begin, begin + count) of `lines` neighbouring lines, contiguous: in place, or packed
+// into scratch.
 class Stretch {
   public:
-    Stretch(const VjpCall& call, char* scratch, std::ptrdiff_t line, std::ptrdiff_t lines, std::ptrdiff_t begin,
-            std::ptrdiff_t count)
+    Stretch(const VjpCall& call, char* scratch, std::ptrdiff_t line, std::ptrdiff_t lines,
+            std::ptrdiff_t begin, std::ptrdiff_t count)
         : call_(call), lines_(lines), begin_(begin), count_(count) {
         call.plan.offsets_of(line, offset_);
         const Storage storage = call.storage();
@@ -59,8 +62,9 @@ class Stretch {
         task_ = {};
         task_.rows = lines;
         task_.length = count;
-        task_.constants = call.arguments.gradient == SoftmaxVjp::log_softmax ? unit_constants(storage)
-                                                                             : call.constants.of(storage);
+        task_.constants = call.arguments.gradient == SoftmaxVjp::log_softmax
+                              ? unit_constants(storage)
+                              : call.constants.of(storage);
         task_.inverse_temperature = call.constants.of_double.inverse_temperature_wide;
         task_.gradient = call.arguments.gradient;
         task_.log_sum = log_sums_;
@@ -82,14 +86,17 @@ class Stretch {
         if (packed_) unpack();
     }
 
-    static std::ptrdiff_t scratch_bytes(const VjpCall& call, std::ptrdiff_t lines, std::ptrdiff_t count) {
+    static std::ptrdiff_t scratch_bytes(const VjpCall& call, std::ptrdiff_t lines,
+                                        std::ptrdiff_t count) {
         if (!call.packs()) return 0;
         return checked_multiply(2, tile_bytes(call, lines, count));
     }
 
   private:
-    static std::ptrdiff_t tile_bytes(const VjpCall& call, std::ptrdiff_t lines, std::ptrdiff_t count) {
-        return round_up(checked_multiply(lines * compute_bytes(call.storage()), count), scratch_alignment);
+    static std::ptrdiff_t tile_bytes(const VjpCall& call, std::ptrdiff_t lines,
+                                     std::ptrdiff_t count) {
+        return round_up(checked_multiply(lines * compute_bytes(call.storage()), count),
+                        scratch_alignment);
     }
     const void* unit_constants(Storage storage) {
         unit_ = any_exp_constants(1.0, call_.table.fused);
@@ -102,10 +109,12 @@ class Stretch {
     void load_line_values() {
         const SoftmaxVjpArguments& arguments = call_.arguments;
         for (std::ptrdiff_t i = 0; i < lines_; ++i) {
-            log_sums_[i] = load_value(call_.input(arguments.log_sum, offset_[log_sum] + i * call_.across(log_sum)),
-                                      call_.storage());
+            log_sums_[i] = load_value(
+                call_.input(arguments.log_sum, offset_[log_sum] + i * call_.across(log_sum)),
+                call_.storage());
             line_cotangents_[i] = load_value(
-                call_.input(arguments.cotangent, offset_[cotangent] + i * call_.across(cotangent)), call_.storage());
+                call_.input(arguments.cotangent, offset_[cotangent] + i * call_.across(cotangent)),
+                call_.storage());
         }
     }
     void point_at_arrays() {
@@ -116,7 +125,8 @@ class Stretch {
             task_.cotangent = call_.input(arguments.cotangent, offset_[cotangent] + begin_);
             task_.cotangent_stride = call_.across(cotangent);
         }
-        task_.out = arguments.out.data + (offset_[result] + begin_) * storage_bytes(call_.storage());
+        task_.out =
+            arguments.out.data + (offset_[result] + begin_) * storage_bytes(call_.storage());
         task_.out_stride = call_.across(result);
         task_.streaming = call_.streaming;
     }
@@ -144,29 +154,34 @@ class Stretch {
         const PackKernels& pack = call_.table.pack[static_cast<int>(storage)];
         if (is_rectangle()) {
             const char* from = call_.input(view, offset_[operand] + begin_ * along(operand));
-            pack.pack({from, tile, lines_, count_, call_.across(operand), along(operand), count_, false});
+            pack.pack(
+                {from, tile, lines_, count_, call_.across(operand), along(operand), count_, false});
         } else {
-            pack_stretch(call_.table, storage, call_.plan, operand, call_.input(view, offset_[operand]), begin_, count_,
-                         tile);
+            pack_stretch(call_.table, storage, call_.plan, operand,
+                         call_.input(view, offset_[operand]), begin_, count_, tile);
         }
         if (!call_.arguments.where) return;
         const char* mask = call_.arguments.where.data + offset_[selection];
         if (is_rectangle()) {
-            const auto* from = reinterpret_cast<const unsigned char*>(mask + begin_ * along(selection));
-            pack.mask({from, tile, lines_, count_, call_.across(selection), along(selection), count_, fill});
+            const auto* from =
+                reinterpret_cast<const unsigned char*>(mask + begin_ * along(selection));
+            pack.mask({from, tile, lines_, count_, call_.across(selection), along(selection),
+                       count_, fill});
         } else {
-            mask_stretch(call_.table, storage, call_.plan, selection, mask, begin_, count_, tile, fill);
+            mask_stretch(call_.table, storage, call_.plan, selection, mask, begin_, count_, tile,
+                         fill);
         }
     }
     void unpack() {
         const Storage storage = call_.storage();
         char* out = call_.arguments.out.data + offset_[result] * storage_bytes(storage);
         if (is_rectangle()) {
-            call_.table.pack[static_cast<int>(storage)].unpack({out + begin_ * along(result) * storage_bytes(storage),
-                                                                task_.out, lines_, count_, call_.across(result),
-                                                                along(result), count_, call_.streaming});
+            call_.table.pack[static_cast<int>(storage)].unpack(
+                {out + begin_ * along(result) * storage_bytes(storage), task_.out, lines_, count_,
+                 call_.across(result), along(result), count_, call_.streaming});
         } else {
-            unpack_stretch(call_.table, storage, call_.plan, result, out, begin_, count_, task_.out, call_.streaming);
+            unpack_stretch(call_.table, storage, call_.plan, result, out, begin_, count_, task_.out,
+                           call_.streaming);
         }
     }
 
@@ -181,45 +196,55 @@ class Stretch {
 
 unsigned run_short_lines(const VjpCall& call) {
     const LinesPlan& plan = call.plan;
-    const std::ptrdiff_t neighbours = plan.outer.count == 0 ? 1 : plan.outer.axis[plan.outer.count - 1].length;
+    const std::ptrdiff_t neighbours =
+        plan.outer.count == 0 ? 1 : plan.outer.axis[plan.outer.count - 1].length;
     const std::ptrdiff_t line_bytes = plan.length * compute_bytes(call.storage());
-    std::ptrdiff_t group = std::clamp<std::ptrdiff_t>(call.table.block_bytes / line_bytes, 1, most_lines);
+    std::ptrdiff_t group =
+        std::clamp<std::ptrdiff_t>(call.table.block_bytes / line_bytes, 1, most_lines);
     if (plan.line.count > 1) group = 1;
     group = std::min(group, neighbours);
     const std::ptrdiff_t per_axis = (neighbours + group - 1) / group;
     const std::ptrdiff_t groups = checked_multiply(per_axis, plan.lines / neighbours);
     const int workers = workers_for(call.nanoseconds(), groups);
     const Scratch scratch(Stretch::scratch_bytes(call, group, plan.length), workers);
-    return parallel_for(workers, groups, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
-        for (std::ptrdiff_t i = begin; i < end; ++i) {
-            const std::ptrdiff_t place = i % per_axis * group;
-            const std::ptrdiff_t line = i / per_axis * neighbours + place;
-            Stretch(call, scratch.of_worker(worker.index()), line, std::min(group, neighbours - place), 0, plan.length)
-                .run();
-            if (i + 1 < end && !worker.proceed()) return;
-        }
-    });
+    return parallel_for(workers, groups,
+                        [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+                            for (std::ptrdiff_t i = begin; i < end; ++i) {
+                                const std::ptrdiff_t place = i % per_axis * group;
+                                const std::ptrdiff_t line = i / per_axis * neighbours + place;
+                                Stretch(call, scratch.of_worker(worker.index()), line,
+                                        std::min(group, neighbours - place), 0, plan.length)
+                                    .run();
+                                if (i + 1 < end && !worker.proceed()) return;
+                            }
+                        });
 }
 
 unsigned run_long_lines(const VjpCall& call) {
     const std::ptrdiff_t pieces = (call.plan.length + call.piece - 1) / call.piece;
-    const int workers = workers_for(call.nanoseconds() / static_cast<double>(call.plan.lines), pieces);
+    const int workers =
+        workers_for(call.nanoseconds() / static_cast<double>(call.plan.lines), pieces);
     const Scratch scratch(Stretch::scratch_bytes(call, 1, call.piece), workers);
     count_allocation();
     std::vector<VjpSum> sums(static_cast<std::size_t>(pieces));
     unsigned flags = 0;
     for (std::ptrdiff_t line = 0; line < call.plan.lines; ++line) {
         const auto sweep = [&](auto&& body) {
-            flags |= parallel_for(workers, pieces, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
-                for (std::ptrdiff_t i = begin; i < end; ++i) {
-                    const std::ptrdiff_t count = std::min(call.piece, call.plan.length - i * call.piece);
-                    Stretch stretch(call, scratch.of_worker(worker.index()), line, 1, i * call.piece, count);
-                    body(i, stretch);
-                    if (!worker.proceed()) return;
-                }
-            });
+            flags |= parallel_for(
+                workers, pieces, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+                    for (std::ptrdiff_t i = begin; i < end; ++i) {
+                        const std::ptrdiff_t count =
+                            std::min(call.piece, call.plan.length - i * call.piece);
+                        Stretch stretch(call, scratch.of_worker(worker.index()), line, 1,
+                                        i * call.piece, count);
+                        body(i, stretch);
+                        if (!worker.proceed()) return;
+                    }
+                });
         };
-        sweep([&](std::ptrdiff_t i, const Stretch& stretch) { sums[static_cast<std::size_t>(i)] = stretch.sum(); });
+        sweep([&](std::ptrdiff_t i, const Stretch& stretch) {
+            sums[static_cast<std::size_t>(i)] = stretch.sum();
+        });
         VjpSum total = {0.0, 0.0};
         for (const VjpSum& part : sums) {
             const double sum = total.sum + part.sum, moved = sum - total.sum;
@@ -234,11 +259,12 @@ unsigned run_long_lines(const VjpCall& call) {
 }  // namespace
 
 unsigned softmax_vjp(const SoftmaxVjpArguments& arguments) {
-    const std::ptrdiff_t* strides[] = {arguments.primal.strides, arguments.cotangent.strides, arguments.out.strides,
+    const std::ptrdiff_t* strides[] = {arguments.primal.strides, arguments.cotangent.strides,
+                                       arguments.out.strides,
                                        arguments.where ? arguments.where.strides : nullptr,
                                        arguments.log_sum ? arguments.log_sum.strides : nullptr};
-    const LinesPlan plan =
-        plan_lines(arguments.primal.axes, arguments.primal.shape, arguments.along_line, operand_count, strides);
+    const LinesPlan plan = plan_lines(arguments.primal.axes, arguments.primal.shape,
+                                      arguments.along_line, operand_count, strides);
     if (plan.lines == 0 || plan.length == 0) return 0;
     const KernelTable& table = kernels();
     const AnyExpConstants constants = any_exp_constants(arguments.temperature, table.fused);
@@ -246,7 +272,11 @@ unsigned softmax_vjp(const SoftmaxVjpArguments& arguments) {
     const double out_bytes = static_cast<double>(plan.lines) * static_cast<double>(plan.length) *
                              static_cast<double>(storage_bytes(arguments.storage));
     const bool is_long = plan.length * bytes > table.line_scratch_bytes;
-    const VjpCall call = {arguments, plan, table, constants, out_bytes > static_cast<double>(table.streaming_bytes),
+    const VjpCall call = {arguments,
+                          plan,
+                          table,
+                          constants,
+                          out_bytes > static_cast<double>(table.streaming_bytes),
                           is_long ? table.piece_bytes / bytes : plan.length};
     const unsigned flags = is_long ? run_long_lines(call) : run_short_lines(call);
     return FloatEnvironment::has_overflow(flags) ? unsigned{status_over} : 0u;

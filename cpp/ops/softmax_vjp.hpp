@@ -13,8 +13,8 @@ struct SoftmaxVjpArguments {
     InputView primal;     // y; x for logsumexp
     InputView cotangent;  // like y; for logsumexp strides 0 along the line
     OutputView out;
-    InputView where;      // optional
-    InputView log_sum;    // logsumexp only, strides 0 along the line
+    InputView where;    // optional
+    InputView log_sum;  // logsumexp only, strides 0 along the line
     double temperature;
     bool along_line[max_axes];
 };

@@ -1,18 +1,20 @@
 // exp without a rounded subtraction.
 //
-// Note [Exact shift]. A softmax needs exp((x - max) / temperature). Rounding `x - max` costs up to |x - max| / 2 ULP of
-// the result, so the maximum is taken off where it costs nothing: in the exponent of the result. With
-// n = round(x / step), step = temperature * ln 2, the remainder x - n * step is computed by fma without any rounding
-// error but that of step's second word, and the result is exp(remainder / temperature) * 2^(n - offset) where `offset`
-// is round(max / step). Where max is so far from zero that n would be large, every x within reach of the maximum has
-// at least half its magnitude, x - max is exact (Sterbenz), and it is subtracted first (`shift`).
+// Note [Exact shift]. A softmax needs exp((x - max) / temperature). Rounding `x - max` costs up to
+// |x - max| / 2 ULP of the result, so the maximum is taken off where it costs nothing: in the
+// exponent of the result. With n = round(x / step), step = temperature * ln 2, the remainder x - n
+// * step is computed by fma without any rounding error but that of step's second word, and the
+// result is exp(remainder / temperature) * 2^(n - offset) where `offset` is round(max / step).
+// Where max is so far from zero that n would be large, every x within reach of the maximum has at
+// least half its magnitude, x - max is exact (Sterbenz), and it is subtracted first (`shift`).
 //
-// Note [Scaled exponentials]. Results carry the factor 2^scale_bits, so that neither they nor their sums ever are
-// subnormal, down to results that are zero in the final type; the factor goes into the normalisation. Arguments
-// further below the maximum than `reach` are raised to it: what they stand for is zero in the final type.
+// Note [Scaled exponentials]. Results carry the factor 2^scale_bits, so that neither they nor their
+// sums ever are subnormal, down to results that are zero in the final type; the factor goes into
+// the normalisation. Arguments further below the maximum than `reach` are raised to it: what they
+// stand for is zero in the final type.
 //
-// Error of float: below 0.92 ULP over all 2^32 arguments; of double: below 0.96 ULP (docs/accuracy.md). The remainder is
-// kept in two words for that.
+// Error of float: below 0.92 ULP over all 2^32 arguments; of double: below 0.96 ULP
+// (docs/accuracy.md). The remainder is kept in two words for that.
 #pragma once
 
 #include "kernels/softmax.hpp"
@@ -27,7 +29,8 @@ template <>
 struct ExpFormat<float> {
     static constexpr float rounder = 0x1.8p23f;  // adding it leaves round(value) in the low bits
     static constexpr int fraction_bits = 23, bias = 127, scale_bits = 64;
-    static constexpr float polynomial[] = {0x1.6d117cp-10f, 0x1.120be2p-7f, 0x1.555518p-5f, 0x1.5554dcp-3f, 0.5f};
+    static constexpr float polynomial[] = {0x1.6d117cp-10f, 0x1.120be2p-7f, 0x1.555518p-5f,
+                                           0x1.5554dcp-3f, 0.5f};
 };
 template <>
 struct ExpFormat<double> {
@@ -39,15 +42,18 @@ struct ExpFormat<double> {
         0x1.5555555555556p-3,  0x1.0000000000001p-1};
 };
 
-// The constants of a task, as a copy: stores through other pointers cannot change it, so its vectors stay in registers.
+// The constants of a task, as a copy: stores through other pointers cannot change it, so its
+// vectors stay in registers.
 template <class T, class Task>
 inline ExpConstants<T> exp_constants(const Task& task) noexcept {
     return *static_cast<const ExpConstants<T>*>(task.constants);
 }
 
-// exp(first + rest) - 1 for |first + rest| <= ln 2 / 2, rest being about the rounding error of first.
+// exp(first + rest) - 1 for |first + rest| <= ln 2 / 2, rest being about the rounding error of
+// first.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> exp_minus_one_small(Vec<T> first, Vec<T> rest = Vec<T>{}) noexcept {
+[[gnu::always_inline]] inline Vec<T> exp_minus_one_small(Vec<T> first,
+                                                         Vec<T> rest = Vec<T>{}) noexcept {
     using Format = ExpFormat<T>;
     const Vec<T> r = first + rest;
     Vec<T> q = splat(Format::polynomial[0]);
@@ -68,14 +74,16 @@ struct LineOrigin {
 
 // x - n * step without rounding, n = round(x / step) as bits (`quotient`) and value.
 template <class T>
-[[gnu::always_inline]] inline Vec<T> reduce(Vec<T> x, Vec<T> n, const ExpConstants<T>& constants) noexcept {
+[[gnu::always_inline]] inline Vec<T> reduce(Vec<T> x, Vec<T> n,
+                                            const ExpConstants<T>& constants) noexcept {
     Vec<T> r = multiply_add(n, splat(constants.minus_step_high), x);
     if constexpr (!has_fma) r = multiply_add(n, splat(constants.minus_step_middle), r);
     return multiply_add(n, splat(constants.minus_step_low), r);
 }
 
 template <class T>
-[[gnu::always_inline]] inline Vec<T> exp_scaled(Vec<T> x, const LineOrigin<T>& origin, const ExpConstants<T>& constants) noexcept {
+[[gnu::always_inline]] inline Vec<T> exp_scaled(Vec<T> x, const LineOrigin<T>& origin,
+                                                const ExpConstants<T>& constants) noexcept {
     using Format = ExpFormat<T>;
     const Vec<T> y = max_or_second(origin.lowest, x - origin.shift);
     const Vec<T> rounder = splat(Format::rounder);
@@ -92,7 +100,8 @@ template <class T>
         if constexpr (has_fma) rest = rest + multiply_add(r, inverse, -product);
         r = product;
     }
-    const IntVec<T> exponent = (reinterpret_cast<IntVec<T>>(quotient) - origin.bias) << Format::fraction_bits;
+    const IntVec<T> exponent = (reinterpret_cast<IntVec<T>>(quotient) - origin.bias)
+                               << Format::fraction_bits;
     const Vec<T> power = reinterpret_cast<Vec<T>>(exponent);
     return multiply_add(exp_minus_one_small<T>(r, rest), power, power);
 }
@@ -105,7 +114,8 @@ inline LineOrigin<T> line_origin(Vec<T> highest, const ExpConstants<T>& constant
     const auto is_near = (highest < far) & (highest > -far);  // false for NaN and the infinities
     const Vec<T> zero = {};
     const Vec<T> near_part = is_near ? highest : zero;
-    const Vec<T> quotient = multiply_add(near_part, splat(constants.inverse_step), splat(Format::rounder));
+    const Vec<T> quotient =
+        multiply_add(near_part, splat(constants.inverse_step), splat(Format::rounder));
     const IntLane<T> scale = Format::scale_bits + Format::bias;
     return {highest, near_part - splat(constants.reach), is_near ? zero : highest,
             reinterpret_cast<IntVec<T>>(quotient) - scale};

@@ -1,8 +1,9 @@
 // log1p in double precision.
 //
-// 1 + x is kept as a pair of words; the first is brought to f in [sqrt(1/2), sqrt(2)) by a power of two, and
-// log(f) = g - g^2/2 + s (g^2/2 + s^2 R(s^2)), g = f - 1, s = g / (2 + g), with R the atanh series as a Chebyshev fit
-// (relative error 3e-20). The second word adds its quotient. Error below 1 ULP for every x >= 0.
+// 1 + x is kept as a pair of words; the first is brought to f in [sqrt(1/2), sqrt(2)) by a power of
+// two, and log(f) = g - g^2/2 + s (g^2/2 + s^2 R(s^2)), g = f - 1, s = g / (2 + g), with R the
+// atanh series as a Chebyshev fit (relative error 3e-20). The second word adds its quotient. Error
+// below 1 ULP for every x >= 0.
 #pragma once
 
 #include "simd/vec.hpp"
@@ -31,7 +32,8 @@ inline F64 log1p_positive(F64 x) noexcept {
                                  0x1.9999999999a39p-2, 0x1.5555555555555p-1};
     F64 tail = splat(series[0]);
 #pragma GCC unroll 16
-    for (std::size_t i = 1; i < sizeof series / sizeof(double); ++i) tail = multiply_add(tail, z, splat(series[i]));
+    for (std::size_t i = 1; i < sizeof series / sizeof(double); ++i)
+        tail = multiply_add(tail, z, splat(series[i]));
     const F64 half_square = splat(0.5) * g * g;
     const F64 correction = multiply_add(n, splat(ln2_low), error / sum);
     const F64 inner = multiply_add(s, multiply_add(z, tail, half_square), correction);

@@ -8,13 +8,13 @@
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
-
-// float16 <-> float in integer arithmetic, for instruction sets without a conversion. Exact down to the subnormals
-// one way, rounded to nearest even the other way.
+// float16 <-> float in integer arithmetic, for instruction sets without a conversion. Exact down to
+// the subnormals one way, rounded to nearest even the other way.
 inline F32 float16_to_float(U32 half) noexcept {
     const U32 sign = (half & 0x8000u) << 16;
     const U32 magnitude = half & 0x7fffu;
-    // Exponent and fraction moved into place; the factor 2^112 corrects the bias, subnormals included.
+    // Exponent and fraction moved into place; the factor 2^112 corrects the bias, subnormals
+    // included.
     const F32 scaled = reinterpret_cast<F32>(magnitude << 13) * splat(0x1p112f);
     const U32 special = reinterpret_cast<U32>(magnitude > 0x7bffu);
     const U32 inf_or_nan = (magnitude << 13) | 0x7f800000u;
@@ -26,7 +26,8 @@ inline U32 float_to_float16(F32 value) noexcept {
     const U32 sign = (bits >> 16) & 0x8000u;
     const U32 magnitude = bits & 0x7fffffffu;
     // Below 2^-14: adding 0.5 lets the float adder round at the subnormal's last place.
-    const U32 tiny = reinterpret_cast<U32>(reinterpret_cast<F32>(magnitude) + splat(0.5f)) - 0x3f000000u;
+    const U32 tiny =
+        reinterpret_cast<U32>(reinterpret_cast<F32>(magnitude) + splat(0.5f)) - 0x3f000000u;
     const U32 odd = (magnitude >> 13) & 1u;
     const U32 normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
     const U32 is_tiny = reinterpret_cast<U32>(magnitude < 0x38800000u);
@@ -91,8 +92,8 @@ inline Vec<Compute<S>> load_first_as(const S* source, size count, Compute<S> fil
         return load_first(values, count, fill);
     }
 }
-// Every second element from `first` on. The second load begins one element early, so that nothing past the last element
-// is touched.
+// Every second element from `first` on. The second load begins one element early, so that nothing
+// past the last element is touched.
 template <class S, std::size_t... lane>
 inline Vec<Compute<S>> load_every_second(const S* first, std::index_sequence<lane...>) noexcept {
     using T = Compute<S>;
@@ -102,10 +103,12 @@ inline Vec<Compute<S>> load_every_second(const S* first, std::index_sequence<lan
 }
 template <class S>
 inline Vec<Compute<S>> load_as(const EverySecond<S>* source) noexcept {
-    return load_every_second(reinterpret_cast<const S*>(source), std::make_index_sequence<lanes<Compute<S>>>{});
+    return load_every_second(reinterpret_cast<const S*>(source),
+                             std::make_index_sequence<lanes<Compute<S>>>{});
 }
 template <class S>
-inline Vec<Compute<S>> load_first_as(const EverySecond<S>* source, size count, Compute<S> fill) noexcept {
+inline Vec<Compute<S>> load_first_as(const EverySecond<S>* source, size count,
+                                     Compute<S> fill) noexcept {
     const S* first = reinterpret_cast<const S*>(source);
     Vec<Compute<S>> v = splat(fill);
     for (size l = 0; l < lanes<Compute<S>>; ++l)
@@ -130,9 +133,11 @@ inline void store_streaming_as(S* target, Vec<Compute<S>> v) noexcept {
         store_streaming(target, v);
     } else {
 #if defined(__AVX512F__)
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(target), reinterpret_cast<__m256i>(to_storage(v, target)));
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(target),
+                            reinterpret_cast<__m256i>(to_storage(v, target)));
 #elif defined(__AVX2__)
-        _mm_stream_si128(reinterpret_cast<__m128i*>(target), reinterpret_cast<__m128i>(to_storage(v, target)));
+        _mm_stream_si128(reinterpret_cast<__m128i*>(target),
+                         reinterpret_cast<__m128i>(to_storage(v, target)));
 #else
         store_as(target, v);
 #endif

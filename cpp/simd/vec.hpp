@@ -1,8 +1,9 @@
 // Vectors of the instruction set this file is compiled for.
 //
-// A thin layer over the compiler's vector extensions: `F32`, `F64` (and their integer twins `I32`, `I64`) are plain
-// vector types, so + - * / and the comparisons are the language's own; the functions below are the words that the
-// extensions lack. Included by kernels only, once per instruction set, in that set's namespace.
+// A thin layer over the compiler's vector extensions: `F32`, `F64` (and their integer twins `I32`,
+// `I64`) are plain vector types, so + - * / and the comparisons are the language's own; the
+// functions below are the words that the extensions lack. Included by kernels only, once per
+// instruction set, in that set's namespace.
 #pragma once
 
 #include <cstddef>
@@ -64,7 +65,8 @@ constexpr std::ptrdiff_t lanes = vector_bytes / sizeof(T);
 
 using size = std::ptrdiff_t;
 
-// ---- constants, memory -------------------------------------------------------------------------------------------
+// ---- constants, memory
+// -------------------------------------------------------------------------------------------
 
 template <class T>
 inline Vec<T> splat(T value) noexcept {
@@ -99,7 +101,8 @@ inline void store_scalar(T* target, T value) noexcept {
     __builtin_memcpy(target, &value, sizeof value);
 }
 
-// Past the caches; `target` is aligned to the vector. `finish_streaming` orders these stores before what follows.
+// Past the caches; `target` is aligned to the vector. `finish_streaming` orders these stores before
+// what follows.
 inline void store_streaming(float* target, F32 v) noexcept {
 #if defined(__AVX512F__)
     _mm512_stream_ps(target, v);
@@ -179,7 +182,8 @@ inline F64 keep_first(F64 v, size count) noexcept {
 #endif
 }
 
-// ---- arithmetic --------------------------------------------------------------------------------------------------
+// ---- arithmetic
+// --------------------------------------------------------------------------------------------------
 
 // a * b + c: one rounding where the instruction set has it, two otherwise (`has_fma`).
 inline F32 multiply_add(F32 a, F32 b, F32 c) noexcept {
@@ -257,7 +261,8 @@ inline I32 count_equal(F32 a, F32 b, I32 count) noexcept {
 #if defined(__AVX512F__)
     const auto one = _mm512_set1_epi32(1);
     const auto c = reinterpret_cast<__m512i>(count);
-    return reinterpret_cast<I32>(_mm512_mask_add_epi32(c, _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), c, one));
+    return reinterpret_cast<I32>(
+        _mm512_mask_add_epi32(c, _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), c, one));
 #else
     return count - reinterpret_cast<I32>(a == b);
 #endif
@@ -266,7 +271,8 @@ inline I64 count_equal(F64 a, F64 b, I64 count) noexcept {
 #if defined(__AVX512F__)
     const auto one = _mm512_set1_epi64(1);
     const auto c = reinterpret_cast<__m512i>(count);
-    return reinterpret_cast<I64>(_mm512_mask_add_epi64(c, _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ), c, one));
+    return reinterpret_cast<I64>(
+        _mm512_mask_add_epi64(c, _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ), c, one));
 #else
     return count - reinterpret_cast<I64>(a == b);
 #endif
@@ -300,7 +306,8 @@ inline F32 narrow(F64 low, F64 high) noexcept {
 #if defined(__AVX512F__)
     v = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
 #elif defined(__AVX2__)
-    v = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
+    v = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high),
+                             1);
 #else
     for (size lane = 0; lane < lanes<double>; ++lane) {
         v[lane] = static_cast<float>(low[lane]);

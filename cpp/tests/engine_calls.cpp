@@ -68,7 +68,7 @@ unsigned call_forward(const Problem& problem, const Arrays& arrays, const Option
     return softmax(arguments);
 }
 
-void call_gradient(const Problem& problem, const Arrays& arrays, const Optional& out) {
+unsigned call_gradient(const Problem& problem, const Arrays& arrays, const Optional& out) {
     SoftmaxVjpArguments arguments;
     arguments.storage = problem.storage;
     arguments.gradient = problem.operation == Operation::softmax_vjp       ? SoftmaxVjp::softmax
@@ -82,7 +82,7 @@ void call_gradient(const Problem& problem, const Arrays& arrays, const Optional&
     if (arrays.log_sum) arrays.log_sum->fill_view(arguments.log_sum, problem.shape);
     for (std::size_t axis = 0; axis < problem.shape.size(); ++axis)
         arguments.along_line[axis] = problem.along_line[axis] != 0;
-    softmax_vjp(arguments);
+    return softmax_vjp(arguments);
 }
 
 std::string text_of(const Layout& layout) {
@@ -140,7 +140,7 @@ Result run(const Problem& problem, const Layouts& layouts) {
     const Optional& out = layouts.in_place ? arrays.primal : arrays.own_out;
     Result result;
     if (is_gradient(problem.operation)) {
-        call_gradient(problem, arrays, out);
+        result.status = call_gradient(problem, arrays, out);
     } else {
         result.status = call_forward(problem, arrays, out);
     }

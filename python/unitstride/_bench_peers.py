@@ -19,7 +19,7 @@ Call = Callable[[], Any]
 
 
 class Unavailable(Exception):
-    """This library cannot do this."""
+    """The library has no such operation, layout or output."""
 
 
 def _softmax(xp: Any, axis: int, x: Any) -> Any:
@@ -75,7 +75,8 @@ def ours(function: str, arrays: tuple[Array, ...], axis: int, out: Array | None)
 def _softmax_into(axis: int, x: Array, out: Array) -> Array:
     np.subtract(x, x.max(axis, keepdims=True), out=out)
     np.exp(out, out=out)
-    return np.divide(out, out.sum(axis, keepdims=True), out=out)
+    np.divide(out, out.sum(axis, keepdims=True), out=out)
+    return out
 
 
 def numpy_call(function: str, arrays: tuple[Array, ...], axis: int, out: Array | None) -> Call:
@@ -83,7 +84,7 @@ def numpy_call(function: str, arrays: tuple[Array, ...], axis: int, out: Array |
     if out is None:
         return partial(_FORMULAS[function], np, axis, *arrays)
     if function == "softmax":
-        return partial(_softmax_into, axis, *arrays, out)
+        return partial(_softmax_into, axis, arrays[0], out)
     raise Unavailable
 
 

@@ -5,7 +5,7 @@ the benchmarks run over `KERNELS`. An operation joins all of them by one record.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,9 +29,8 @@ Array = NDArray[Any]
 DType = np.dtype[Any]
 Axis = int | tuple[int, ...] | None
 
-# Lengths at which kernels change their way: around whole vectors of 4, 8 and 16 lanes, around
-# lines that are packed side by side (32), and around pieces of long lines (a piece is 16,384
-# float32 or 8,192 float64; lines above 163,840 float32 or 81,920 float64 are cut into pieces).
+# Lengths at which kernels change their way: around vectors of 4, 8 and 16 lanes, around lines that
+# are packed side by side (32), and above 163,840 float32 or 81,920 float64, which go in pieces.
 SHORT_LENGTHS = tuple(
     sorted(
         {0, 1, 31, 32, 33, 100}
@@ -62,48 +61,25 @@ class ErrorInput:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """One operation.
+    """One operation: what generic code needs to know of it."""
 
-    Attributes
-    ----------
-    name
-        The name of the public function.
-    function
-        The public function: ``function(*sample.arrays, **sample.keywords)``, with ``out=``.
-    reference
-        The NumPy twin with the same arguments, without ``out=``. For float64 arrays it answers
-        in float64, which is exact beside the narrower dtypes.
-    dtypes
-        Names of the dtypes that have kernels of their own.
-    sample_inputs
-        ``sample_inputs(random, dtype, shape, axis)`` gives calls that succeed.
-    error_inputs
-        Calls that fail, with the whole text of the error.
-    error_scale
-        ``error_scale(*arrays, **keywords)`` for float64 arrays gives the magnitude whose ULP
-        measures the error of each element.
-    error_budget
-        The error allowed for each dtype, in such ULP.
-    bytes_and_flops
-        ``bytes_and_flops(elements, lines, itemsize)`` gives the least memory traffic and the
-        arithmetic of a call.
-    in_place
-        Which of the arrays may be ``out`` itself.
-    reduces
-        Whether the result lacks the reduced axes.
-    """
-
-    name: str
-    function: Callable[..., Any]
+    name: str  # of the public function
+    function: Callable[..., Any]  # function(*sample.arrays, **sample.keywords), with `out=`
+    # The NumPy twin with the same arguments, without `out=`. For float64 arrays it answers in
+    # float64, which is exact beside the narrower dtypes.
     reference: Callable[..., Array]
+    # sample_inputs(random, dtype, shape, axis): calls that succeed.
     sample_inputs: Callable[[Generator, DType, tuple[int, ...], Axis], tuple[Sample, ...]]
-    error_inputs: Callable[[], tuple[ErrorInput, ...]]
+    error_inputs: Callable[[], tuple[ErrorInput, ...]]  # calls that fail
+    # error_scale(*arrays, **keywords) for float64 arrays: the magnitude whose ULP measures the
+    # error of each element; error_budget: what is allowed for each dtype, in such ULP.
     error_scale: Callable[..., Array]
     error_budget: Mapping[str, float]
+    # bytes_and_flops(elements, lines, itemsize): the least memory traffic, and the arithmetic.
     bytes_and_flops: Callable[[int, int, int], tuple[float, float]]
     dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
-    in_place: tuple[int, ...] = field(default=(0,))
-    reduces: bool = False
+    in_place: tuple[int, ...] = (0,)  # which of the arrays may be `out` itself
+    reduces: bool = False  # the result lacks the reduced axes
 
 
 def find_dtype(name: str) -> DType | None:
@@ -280,14 +256,13 @@ def _keyword_errors(name: str) -> Iterator[tuple[str, Any, type[Exception], str]
     """Yield keywords that are refused beside a first argument of shape (3, 4)."""
     for axis in (2, -3, (0, 7)):
         wrong = axis[1] if isinstance(axis, tuple) else axis
-        text = f"{name}: axis {wrong} is out of bounds for array of dimension 2"
-        yield "axis", axis, AxisError, text
+        bounds = f"{name}: axis {wrong} is out of bounds for array of dimension 2"
+        yield "axis", axis, AxisError, bounds
     kinds = f"{name}: `axis` must be an integer, a tuple of integers or None, got"
     for wrong_axis in (1.5, "0", True, (0, None), [0]):
         yield "axis", wrong_axis, TypeError, f"{kinds} {wrong_axis!r}"
-    for repeated in ((0, 0), (1, -1)):
-        text = f"{name}: `axis` must not repeat an axis, got {repeated!r}"
-        yield "axis", repeated, ValueError, text
+    for pair in ((0, 0), (1, -1)):
+        yield "axis", pair, ValueError, f"{name}: `axis` must not repeat an axis, got {pair!r}"
     where = f"{name}: `where` must be"
     text = f"{where} broadcastable to shape (3, 4), got shape (5,)"
     yield "where", np.ones(5, bool), ValueError, text
@@ -313,16 +288,12 @@ def _out_errors(
     frozen = np.zeros(shape, "f4")
     frozen.flags.writeable = False
     yield "out", frozen, ValueError, f"{out} be writeable, got a read-only array"
-    strides = (0,) * (len(shape) - 1) + (4,)
-    shared = np.lib.stride_tricks.as_strided(np.zeros(16, "f4"), shape, strides)
-    if len(shape) > 1:
-        yield "out", shared, ValueError, f"{out} not overlap itself, got strides {strides}"
-    still = np.lib.stride_tricks.as_strided(np.zeros(16, "f4"), shape, (0,) * len(shape))
-    text = f"{out} not overlap itself, got strides {(0,) * len(shape)}"
-    yield "out", still, ValueError, text
+    for strides in {(0,) * (len(shape) - 1) + (4,), (0,) * len(shape)}:
+        shared = np.lib.stride_tricks.as_strided(np.zeros(16, "f4"), shape, strides)
+        if 0 in strides:
+            yield "out", shared, ValueError, f"{out} not overlap itself, got strides {strides}"
     yield "out", [0.0], TypeError, f"{out} be a NumPy array, got list"
-    masked = np.ma.MaskedArray(np.zeros(shape, "f4"))
-    yield "out", masked, TypeError, f"{out} be a NumPy array, got MaskedArray"
+    yield "out", np.ma.zeros(shape, "f4"), TypeError, f"{out} be a NumPy array, got MaskedArray"
 
 
 def _errors(
