@@ -165,11 +165,10 @@ def test_axes_agree_with_moved_axes(spec: KernelSpec, axis: Any) -> None:
     for sample in spec.sample_inputs(random_for(axis), dtype_of("float32"), SHAPE, axis):
         axes = _arguments.normalize_axes(spec.name, axis, len(SHAPE))
         kept = [i for i in range(len(SHAPE)) if i not in axes]
-
         length = math.prod(SHAPE[i] for i in axes)
 
         def flat(value: Any, kept: Any = kept, axes: Any = axes, length: int = length) -> Any:
-            return value.transpose(*kept, *axes).reshape(*outer, length)
+            return value.transpose(*kept, *axes).reshape(*(SHAPE[i] for i in kept), length)
 
         arrays = tuple(
             flat(array) if i in (0, *spec.in_place) else array

@@ -98,7 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "bench" and arguments is None and _SPIN[0] not in os.environ:
         sys.stdout.flush()
         os.execve(sys.executable, sys.orig_argv, {**os.environ, _SPIN[0]: _SPIN[1]})
-    code: int = options.run(options)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` perhaps, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 
