@@ -18,14 +18,15 @@ from checks import (
     ulp_error,
 )
 from layouts import LAYOUTS
+
 from unitstride import LogSumExp, log_softmax, logsumexp, softmax, softmax_vjp
 from unitstride._records import Sample
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from hypothesis.extra import numpy as hnp  # noqa: E402
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 PLAIN_LAYOUTS = [layout for layout in LAYOUTS if layout.shape((2, 3, 4)) == (2, 3, 4)]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import unitstride
 from checks import core, needs_core, output_of, run_python
+
+import unitstride
 from unitstride import _backend, _runtime
 
 BACKEND = "import unitstride; print(unitstride.show_runtime('dicts')['backend']['name'])"
