@@ -16,6 +16,7 @@ from checks import (
     dtype_of,
     native_bits,
     ulp_error,
+    ulp_steps,
 )
 from layouts import LAYOUTS
 
@@ -116,15 +117,16 @@ def test_equal_elements_have_equal_results(drawn: Any) -> None:
 
 @given(arrays(), st.integers(-40, 40))
 @few
-def test_exact_shifts_change_no_bit(drawn: Any, shift: int) -> None:
-    """With integers x + shift is exact, and so is every difference from the maximum."""
+def test_exact_shifts_change_next_to_nothing(drawn: Any, shift: int) -> None:
+    """With integers x + shift is exact: two results for one truth, each within its budget."""
     x, axis = drawn
     x = np.where(np.isfinite(x), np.round(np.clip(x, -1000, 1000)), x)
     x = x.astype(x.dtype.newbyteorder("="))
     moved = x + x.dtype.type(shift)
     with np.errstate(invalid="ignore"):
-        assert_same_bits(softmax(moved, axis), softmax(x, axis))
-        assert_same_bits(log_softmax(moved, axis), log_softmax(x, axis))
+        for function in (softmax, log_softmax):
+            steps = ulp_steps(function(moved, axis), function(x, axis))
+            assert np.max(steps, initial=0) <= 8
 
 
 @given(arrays(), st.randoms(use_true_random=False))
