@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not CPP.is_dir(), reason="needs the source tree"
 # What each folder may include: itself and what stands below it.
 BELOW = {
     "core": {"core"},
-    "simd": {"simd"},
+    "simd": {"simd", "core"},
     "kernels": {"kernels", "simd", "core"},
     "isa": {"isa", "kernels", "core"},
     "ops": {"ops", "kernels", "isa", "core"},

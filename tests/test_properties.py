@@ -33,7 +33,7 @@ PLAIN_LAYOUTS = [layout for layout in LAYOUTS if layout.shape((2, 3, 4)) == (2, 
 
 few = settings(
     derandomize=True,
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,6 +1,7 @@
 // The parts of a softmax that the row form and the column form share.
 #pragma once
 
+#include "kernels/softmax.hpp"
 #include "kernels/wide_sum.hpp"
 #include "simd/exp.hpp"
 #include "simd/log.hpp"

@@ -17,7 +17,7 @@
 // (docs/accuracy.md). The remainder is kept in two words for that.
 #pragma once
 
-#include "kernels/softmax.hpp"
+#include "core/exp_constants.hpp"
 #include "simd/vec.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
