@@ -23,7 +23,7 @@ from unitstride import (
     softmax,
     softmax_vjp,
 )
-from unitstride._records import KERNELS, KernelSpec
+from unitstride._records import KERNELS, KernelSpec, find_dtype
 
 INF = np.inf
 SHAPE = (64, 1000)  # enough work for several threads
@@ -122,6 +122,24 @@ EVENTS: dict[str, Event] = {
 }
 
 
+BFLOAT16 = find_dtype("bfloat16")
+if BFLOAT16 is not None:
+    # Finite in float32, where it is computed, and infinite when it is rounded to 16 bits.
+    LARGEST = 3.3895e38
+    EVENTS["log_softmax beyond bfloat16"] = (
+        "over",
+        log_softmax,
+        (np.array([[0.75 * LARGEST, -0.2528 * LARGEST]] * 8).astype(BFLOAT16),),
+        {},
+    )
+    EVENTS["log_softmax_vjp beyond bfloat16"] = (
+        "over",
+        log_softmax_vjp,
+        (np.full((2, 3), -INF).astype(BFLOAT16), np.diag([LARGEST] * 3)[:2].astype(BFLOAT16)),
+        {"temperature": 0.997},
+    )
+
+
 @pytest.fixture(params=[1, 2, 8])
 def threads(request: pytest.FixtureRequest) -> Any:
     with unitstride.threads(request.param):
@@ -173,6 +191,14 @@ def test_the_fallback_reports_the_same(event: str) -> None:
     call = functools.partial(function, *arguments, **keywords)
     with fallback(), np.errstate(all="raise"), pytest.raises(FloatingPointError) as raised:
         call()
+    assert str(raised.value) == f"{MESSAGES[kind]} {function.__name__}"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_level_reports_the_same(event: str, isa: str) -> None:
+    kind, function, arguments, keywords = EVENTS[event]
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError) as raised:
+        function(*arguments, **keywords)
     assert str(raised.value) == f"{MESSAGES[kind]} {function.__name__}"
 
 
