@@ -212,7 +212,8 @@ def test_zero_size(name: str, shape: tuple[int, ...]) -> None:
     y, level = softmax(x, axis=None, return_lse=True)
     assert y.shape == shape and level == -INF
     # Inside records of an odd number of bytes nothing is aligned, were there anything.
-    field = np.zeros(shape, [("tag", "u1"), ("value", dtype_of(name))])["value"]
+    host = np.zeros([n + 2 for n in shape], [("tag", "u1"), ("value", dtype_of(name))])
+    field = host["value"][tuple(slice(n) for n in shape)]
     for axis in (*range(len(shape)), None):
         assert_same_bits(logsumexp(field, axis=axis), logsumexp(x, axis=axis))
         assert softmax(field, axis=axis).shape == shape

@@ -58,13 +58,15 @@ void fill_view(StridedView<Data>& view, const py::array& array, const char* func
     view.axes = static_cast<int>(array.ndim());
     view.shape = array.shape();
     const std::ptrdiff_t item = array.itemsize();
+    const bool empty = array.size() == 0;  // its strides lead nowhere
     for (int axis = 0; axis < view.axes; ++axis) {
-        if (array.shape(axis) > 1 && array.strides(axis) % item != 0)
+        const bool steps = array.shape(axis) > 1 && !empty;
+        if (steps && array.strides(axis) % item != 0)
             throw Error(Error::Kind::value, quoted(function, argument) +
                                                 "must have strides that are multiples of " +
                                                 std::to_string(item) + " bytes, got " +
                                                 std::to_string(array.strides(axis)));
-        view.strides[axis] = array.shape(axis) > 1 ? array.strides(axis) / item : 0;
+        view.strides[axis] = steps ? array.strides(axis) / item : 0;
     }
 }
 

@@ -36,6 +36,8 @@ inline U32 float_to_float16(F32 value) noexcept {
     U32 half = (is_tiny & tiny) | (~is_tiny & normal);
     half = (is_large & 0x7c00u) | (~is_large & half);
     half |= is_nan & 0x200u;
+    // 2^112 brings what overflows float16 to the end of the floats' own range.
+    signal_overflow(reinterpret_cast<F32>(magnitude) * splat(0x1p112f) + splat(0x1p116f));
     return half | sign;
 }
 
@@ -69,6 +71,8 @@ inline U16Half to_storage(F32 v, const BFloat16*) noexcept {
     const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const U32 is_nan = reinterpret_cast<U32>((bits & 0x7fffffffu) > 0x7f800000u);
     const U32 nan = (bits >> 16) | 0x40u;
+    // Adds half of a bfloat16's last place at the end of the range.
+    signal_overflow(reinterpret_cast<F32>(bits & 0x7fffffffu) + splat(0x1p119f));
     return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), U16Half);
 }
 inline F32 to_storage(F32 v, const float*) noexcept { return v; }

@@ -209,6 +209,18 @@ inline F64 multiply_add(F64 a, F64 b, F64 c) noexcept {
 #endif
 }
 
+// Evaluates `v` for the floating-point flags it raises: results rounded in integer arithmetic raise
+// none.
+inline void signal_overflow(F32 v) noexcept {
+#if defined(__AVX512F__)
+    asm volatile("" : : "v"(v));
+#elif defined(__x86_64__)
+    asm volatile("" : : "x"(v));
+#else
+    asm volatile("" : : "w"(v));
+#endif
+}
+
 // `b` where either is NaN (the rule of the x86 instruction, kept everywhere).
 inline F32 max_or_second(F32 a, F32 b) noexcept {
 #if defined(__AVX512F__)
