@@ -6,9 +6,11 @@
 namespace unitstride {
 
 struct Float16 {
+    static constexpr std::uint16_t infinity = 0x7c00;
     std::uint16_t bits;
 };
 struct BFloat16 {
+    static constexpr std::uint16_t infinity = 0x7f80;
     std::uint16_t bits;
 };
 

@@ -229,18 +229,18 @@ inline void sum_half_block(SoftmaxColumns& task, const ColumnsState<T>& state, s
 template <class T>
 void columns_sum(SoftmaxColumns& task) noexcept {
     const ColumnsState<T> state(task);
-    constexpr int halves = static_cast<int>(lanes<T> / lanes<double>);
     const size blocks = task.width / lanes<T>;
     const size used = task.length < lanes<T> ? task.length : lanes<T>;
     for (size block = 0; block < blocks; ++block) {
         if (task.keep_sums) {
             fold_accumulators<T>(state.excess + block, blocks, used);
-            for (int half = 0; half < halves; ++half) sum_half_block<T>(task, state, block, half);
+            for (int half = 0; half < halves<T>; ++half)
+                sum_half_block<T>(task, state, block, half);
         }
         if (task.output != SoftmaxOutput::softmax) continue;
         fold_accumulators<T>(state.plain + block, blocks, used);
         T* factor = state.factor + block * lanes<T>;
-        if constexpr (halves == 1) {
+        if constexpr (halves<T> == 1) {
             const Reciprocal inverse = scale_of<T>(state.plain[block], 0);
             store(factor, inverse.first);
             store(state.factor_rest + block * lanes<T>, inverse.rest);
@@ -272,20 +272,13 @@ template <class T>
 inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size begin,
                        size end) noexcept {
     const ExpConstants<T> constants = exp_constants<T>(task);
-    constexpr size halves = lanes<T> / lanes<double>;
     const Vec<T> nan = splat(static_cast<T>(__builtin_nan("")));
     for (size c = 0; c < task.width; c += lanes<T>) {
         LogSumOrigin<T> origin;
-        Vec<T> sum_is;  // NaN where the sum is
-        for (size half = 0; half < halves; ++half) {
-            origin.log_sum[half] = load(state.log_sum + c + half * lanes<double>);
-            for (size l = 0; l < lanes<double>; ++l) {
-                origin.highest[half][l] =
-                    static_cast<double>(state.highest[c + half * lanes<double> + l]);
-                sum_is[half * lanes<double> + l] = static_cast<T>(origin.log_sum[half][l]);
-            }
-        }
-        const auto defined = sum_is == sum_is;
+        for (int half = 0; half < halves<T>; ++half)
+            origin.set(half, widen_half<T>(load(state.highest + c), half),
+                       load(state.log_sum + c + half * lanes<double>));
+        const auto defined = origin.log_sum == origin.log_sum;
         for (size row = begin; row < end; ++row) {
             T* place = tile_row<T>(task, row) + c;
             store(place, defined ? subtract_log_sum(load(place), origin, constants) : nan);

@@ -51,16 +51,30 @@ inline ExpConstants<T> exp_constants(const Task& task) noexcept {
 
 // exp(first + rest) - 1 for |first + rest| <= ln 2 / 2, rest being about the rounding error of
 // first.
-template <class T>
-[[gnu::always_inline]] inline Vec<T> exp_minus_one_small(Vec<T> first,
-                                                         Vec<T> rest = Vec<T>{}) noexcept {
+template <class T, int n>
+[[gnu::always_inline]] inline void exp_minus_one_small(const Vec<T> (&first)[n],
+                                                       const Vec<T> (&rest)[n],
+                                                       Vec<T> (&result)[n]) noexcept {
     using Format = ExpFormat<T>;
-    const Vec<T> r = first + rest;
-    Vec<T> q = splat(Format::polynomial[0]);
+    Vec<T> r[n], q[n];
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) r[k] = first[k] + rest[k];
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) q[k] = splat(Format::polynomial[0]);
 #pragma GCC unroll 16
-    for (std::size_t i = 1; i < sizeof Format::polynomial / sizeof(T); ++i)
-        q = multiply_add(q, r, splat(Format::polynomial[i]));
-    return first + multiply_add(r * r, q, rest);
+    for (std::size_t i = 1; i < sizeof Format::polynomial / sizeof(T); ++i) {
+#pragma GCC unroll 4
+        for (int k = 0; k < n; ++k) q[k] = multiply_add(q[k], r[k], splat(Format::polynomial[i]));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) result[k] = first[k] + multiply_add(r[k] * r[k], q[k], rest[k]);
+}
+template <class T>
+[[gnu::always_inline]] inline Vec<T> exp_minus_one_small(Vec<T> r) noexcept {
+    const Vec<T> first[1] = {r}, rest[1] = {};
+    Vec<T> result[1];
+    exp_minus_one_small<T>(first, rest, result);
+    return result[0];
 }
 
 // Where a line's exponentials are measured from, one line per lane.
@@ -81,29 +95,64 @@ template <class T>
     return multiply_add(n, splat(constants.minus_step_low), r);
 }
 
+// `n` vectors in step.
+template <class T, int n>
+[[gnu::always_inline]] inline void exp_scaled_in_step(const Vec<T>* x, const LineOrigin<T>& origin,
+                                                      const ExpConstants<T>& constants,
+                                                      Vec<T>* result) noexcept {
+    using Format = ExpFormat<T>;
+    const Vec<T> rounder = splat(Format::rounder);
+    Vec<T> quotient[n], r[n], rest[n], power[n];
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) r[k] = max_or_second(origin.lowest, x[k] - origin.shift);
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k)
+        quotient[k] = multiply_add(r[k], splat(constants.inverse_step), rounder);
+    // The remainder in two words: the first without error, the second what the first lacks.
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) {
+        const Vec<T> whole = quotient[k] - rounder;
+        r[k] = multiply_add(whole, splat(constants.minus_step_high), r[k]);
+        rest[k] = whole * splat(constants.minus_step_low);
+        if constexpr (!has_fma)
+            rest[k] = multiply_add(whole, splat(constants.minus_step_middle), rest[k]);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k)
+        power[k] = reinterpret_cast<Vec<T>>((reinterpret_cast<IntVec<T>>(quotient[k]) - origin.bias)
+                                            << Format::fraction_bits);
+    if (constants.tempered) {
+        const Vec<T> inverse = splat(constants.inverse_temperature);
+#pragma GCC unroll 4
+        for (int k = 0; k < n; ++k) {
+            const Vec<T> product = r[k] * inverse;
+            rest[k] = rest[k] * inverse;
+            if constexpr (has_fma) rest[k] = rest[k] + multiply_add(r[k], inverse, -product);
+            r[k] = product;
+        }
+    }
+    exp_minus_one_small<T>(r, rest, r);
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) result[k] = multiply_add(r[k], power[k], power[k]);
+}
+// Vectors go in pairs: singly they would fill the core's queue with instructions that wait for the
+// one before, and more at a time do not fit the registers.
+template <class T, int n>
+[[gnu::always_inline]] inline void exp_scaled(const Vec<T> (&x)[n], const LineOrigin<T>& origin,
+                                              const ExpConstants<T>& constants,
+                                              Vec<T> (&result)[n]) noexcept {
+    constexpr int step = 2;
+    static_assert(n % step == 0);
+#pragma GCC unroll 4
+    for (int k = 0; k < n; k += step)
+        exp_scaled_in_step<T, step>(x + k, origin, constants, result + k);
+}
 template <class T>
 [[gnu::always_inline]] inline Vec<T> exp_scaled(Vec<T> x, const LineOrigin<T>& origin,
                                                 const ExpConstants<T>& constants) noexcept {
-    using Format = ExpFormat<T>;
-    const Vec<T> y = max_or_second(origin.lowest, x - origin.shift);
-    const Vec<T> rounder = splat(Format::rounder);
-    const Vec<T> quotient = multiply_add(y, splat(constants.inverse_step), rounder);
-    // The remainder in two words: the first without error, the second what the first lacks.
-    const Vec<T> n = quotient - rounder;
-    Vec<T> r = multiply_add(n, splat(constants.minus_step_high), y);
-    Vec<T> rest = n * splat(constants.minus_step_low);
-    if constexpr (!has_fma) rest = multiply_add(n, splat(constants.minus_step_middle), rest);
-    if (constants.tempered) {
-        const Vec<T> inverse = splat(constants.inverse_temperature);
-        const Vec<T> product = r * inverse;
-        rest = rest * inverse;
-        if constexpr (has_fma) rest = rest + multiply_add(r, inverse, -product);
-        r = product;
-    }
-    const IntVec<T> exponent = (reinterpret_cast<IntVec<T>>(quotient) - origin.bias)
-                               << Format::fraction_bits;
-    const Vec<T> power = reinterpret_cast<Vec<T>>(exponent);
-    return multiply_add(exp_minus_one_small<T>(r, rest), power, power);
+    Vec<T> result;
+    exp_scaled_in_step<T, 1>(&x, origin, constants, &result);
+    return result;
 }
 
 // The origin of lines whose maxima are `highest`.

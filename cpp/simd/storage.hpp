@@ -147,6 +147,19 @@ inline void store_streaming_as(S* target, Vec<Compute<S>> v) noexcept {
 #endif
     }
 }
+// Elements of a cache line.
+template <class S>
+constexpr size cache_line = 64 / static_cast<size>(sizeof(S));
+
+// A cache line past the caches; `vector_at(i)` gives the elements from i.
+template <class S, class VectorAt>
+[[gnu::always_inline]] inline void store_streaming_line(S* target,
+                                                        const VectorAt& vector_at) noexcept {
+#pragma GCC unroll 8
+    for (size i = 0; i < cache_line<S>; i += lanes<Compute<S>>)
+        store_streaming_as(target + i, vector_at(i));
+}
+
 // Bytes of storage that one vector of the compute type fills.
 template <class S>
 constexpr std::uintptr_t stored_vector_bytes = vector_bytes / sizeof(Compute<S>) * sizeof(S);
