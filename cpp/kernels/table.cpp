@@ -24,6 +24,7 @@ extern constinit const KernelTable table = {
     .line_scratch_bytes = 640 << 10,
     .piece_bytes = 64 << 10,
     .tile_bytes = 512 << 10,
+    .wide_tile_bytes = 1 << 20,
     .tile_width = 512,
     .block_bytes = 4 << 20,
     .streaming_bytes = 8 << 20,
