@@ -131,8 +131,9 @@ bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
     return all;
 }
 
-template <class T, bool keep, bool with_plain, bool with_excess>
+template <class S, bool keep, bool with_plain, bool with_excess>
 inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept {
+    using T = Compute<S>;
     constexpr size width = lanes<T>, group = group_vectors * width;
     const ColumnsState<T> state(task);
     const ExpConstants<T> constants = exp_constants<T>(task);
@@ -155,7 +156,7 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
                     if (row >= end) continue;
                     T* place = tile_row<T>(task, row) + c;
                     v[k] = load(place);
-                    e[k] = exp_scaled<T>(v[k], origin, constants);
+                    e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
                     if constexpr (keep) store(place, e[k]);
                 }
                 if constexpr (with_plain) sums.plain = state.plain[lane * blocks + block];
@@ -169,14 +170,14 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
     }
 }
 
-template <class T>
+template <class S>
 void columns_exp(SoftmaxColumns& task, size begin, size end) noexcept {
     if (task.output != SoftmaxOutput::softmax) {
-        columns_exp_as<T, false, false, true>(task, begin, end);
+        columns_exp_as<S, false, false, true>(task, begin, end);
     } else if (task.keep_sums) {
-        columns_exp_as<T, true, true, true>(task, begin, end);
+        columns_exp_as<S, true, true, true>(task, begin, end);
     } else {
-        columns_exp_as<T, true, true, false>(task, begin, end);
+        columns_exp_as<S, true, true, false>(task, begin, end);
     }
 }
 

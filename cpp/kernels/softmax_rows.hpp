@@ -161,7 +161,7 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
 #pragma GCC unroll 8
         for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
         best.look_at(next.x + (i + group + next.head <= length ? i + next.head : i));
-        exp_scaled<T>(v, origin, constants, e);
+        exp_scaled<T, is_coarse<S> && !with_excess>(v, origin, constants, e);
         if constexpr (keep) {
 #pragma GCC unroll 4
             for (int k = 0; k < group_vectors; ++k) store(p + i + k * width, e[k]);
@@ -180,8 +180,8 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         if (count == 0) continue;
         v[k] = load_first_as(x + i, count, fill);
         next.look_at_first(i, count);
-        e[k] = keep_first(exp_scaled<T>(v[k], origin, constants),
-                          count);                // what lies past the end is +0
+        e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
+        e[k] = keep_first(e[k], count);          // what lies past the end is +0
         if constexpr (keep) store(p + i, e[k]);  // the scratch has room for a whole vector
     }
     accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
@@ -190,7 +190,7 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
 // p[i] * (scale + rest).
 template <class S>
 struct ScaledResult {
-    static constexpr bool writes = true;
+    static constexpr bool writes = true, bounded = true;
     const Compute<S>* p;
     Vec<Compute<S>> scale, rest;
     [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept {
@@ -201,7 +201,7 @@ struct ScaledResult {
 // (x[i] - max) / temperature - log_sum.
 template <class S>
 struct LogResult {
-    static constexpr bool writes = true;
+    static constexpr bool writes = true, bounded = false;
     const S* x;
     LogSumOrigin<Compute<S>> origin;
     ExpConstants<Compute<S>> constants;
@@ -223,7 +223,7 @@ struct LogResult {
 // Nothing is written.
 template <class S>
 struct NoResult {
-    static constexpr bool writes = false;
+    static constexpr bool writes = false, bounded = false;
     Vec<Compute<S>> operator()(size, size) const noexcept { return Vec<Compute<S>>{}; }
 };
 

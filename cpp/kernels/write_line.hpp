@@ -56,7 +56,8 @@ class PendingLine {
         next_ = before == 0 ? 0 : line - before;
         if (adjoins) {
             put_at_seam(before, 0, next_);
-            store_streaming_line(out - before, [&](size i) { return load_as(seam_ + i); });
+            store_streaming_line<Result::bounded>(out - before,
+                                                  [&](size i) { return load_as(seam_ + i); });
         } else {
             write_first(out, next_);
         }
@@ -85,7 +86,8 @@ class PendingLine {
 
   private:
     [[gnu::always_inline]] void store_next_line() noexcept {
-        store_streaming_line(out_ + next_, [&](size i) { return result_(next_ + i, width); });
+        store_streaming_line<Result::bounded>(
+            out_ + next_, [&](size i) { return result_(next_ + i, width); });
     }
     void put_at_seam(size at, size from, size count) noexcept {
         for (size i = 0; i < count; i += width) {

@@ -85,7 +85,7 @@ class Tile {
         lines_ = to - from;
         call_.plan.offsets_of(group * tiling_.neighbours + from, offset_);
         undefined_ = false;
-        call_.compute_kernels.columns_begin(task_);
+        call_.kernels.columns_begin(task_);
     }
 
     void fill(std::ptrdiff_t row, std::ptrdiff_t end) {
@@ -96,9 +96,9 @@ class Tile {
                                                           across(operand_x), tiling_.width, false});
         if (call_.masked()) mask_rows(row, end, call_.fill());
         if (lines_ < tiling_.width) clear_padding(row, end);
-        call_.compute_kernels.columns_max(task_, row, end);
+        call_.kernels.columns_max(task_, row, end);
     }
-    void filled() { call_.compute_kernels.columns_origin(task_); }
+    void filled() { call_.kernels.columns_origin(task_); }
 
     // Whether rows can be read, or written, by whole vectors where they lie.
     bool enters_straight() const {
@@ -112,7 +112,7 @@ class Tile {
         const std::ptrdiff_t rows = std::min(call_.kernels.lanes, call_.plan.length);
         call_.kernels.columns_first_max(task_, call_.x_at(offset_[operand_x]), along(operand_x),
                                         rows);
-        call_.compute_kernels.columns_early_origin(task_);
+        call_.kernels.columns_early_origin(task_);
     }
     void take_turn(const Tile* leaving, std::ptrdiff_t row, std::ptrdiff_t end) {
         SoftmaxTurn turn = {
@@ -127,14 +127,14 @@ class Tile {
         }
         call_.kernels.columns_turn(turn, row, end);
     }
-    void restart() { call_.compute_kernels.columns_begin(task_); }
-    bool guess_holds() const { return call_.compute_kernels.columns_origin_holds(task_); }
+    void restart() { call_.kernels.columns_begin(task_); }
+    bool guess_holds() const { return call_.kernels.columns_origin_holds(task_); }
 
     void exponentiate(std::ptrdiff_t row, std::ptrdiff_t end) {
-        call_.compute_kernels.columns_exp(task_, row, end);
+        call_.kernels.columns_exp(task_, row, end);
     }
     unsigned exponentiated() {
-        call_.compute_kernels.columns_sum(task_);
+        call_.kernels.columns_sum(task_);
         unsigned status = 0;
         for (std::ptrdiff_t line = 0; line < lines_; ++line)
             if (task_.sums[line].has_nan) status |= settle_undefined_line(line);
@@ -154,7 +154,7 @@ class Tile {
   private:
     void write_rows(std::ptrdiff_t row, std::ptrdiff_t end) {
         if (row >= end) return;
-        call_.compute_kernels.columns_finish(task_, row, end);
+        call_.kernels.columns_finish(task_, row, end);
         if (undefined_ && call_.masked()) mask_rows(row, end, call_.masked_output());
         const Storage storage = call_.storage();
         const std::ptrdiff_t out_offset = offset_[operand_out] + row * along(operand_out);
@@ -265,7 +265,7 @@ class TileTurns {
   private:
     template <class Body>
     void for_each_block(Body&& body) {
-        const std::ptrdiff_t block = call_.compute_kernels.group;
+        const std::ptrdiff_t block = call_.kernels.group;
         for (std::ptrdiff_t row = 0; row < call_.plan.length; row += block)
             body(row, std::min(row + block, call_.plan.length));
     }
