@@ -15,14 +15,14 @@ namespace {
 // Views into SoftmaxColumns::state.
 template <class T>
 struct ColumnsState {
-    T *highest, *lowest, *shift, *factor, *factor_rest;
-    IntLane<T>*bias, *maxima;
+    T *highest, *lowest, *shift, *rounder, *factor, *factor_rest;
+    IntLane<T>* maxima;
     double* log_sum;
     WideSum<T>*plain, *excess;  // [lanes][width / lanes]
 
     static constexpr size wide_bytes = static_cast<size>(sizeof(WideSum<T>));
     static size bytes(size width) noexcept {
-        return width * static_cast<size>(5 * sizeof(T) + 2 * sizeof(IntLane<T>) + sizeof(double)) +
+        return width * static_cast<size>(6 * sizeof(T) + sizeof(IntLane<T>) + sizeof(double)) +
                2 * width * wide_bytes;
     }
     explicit ColumnsState(const SoftmaxColumns& task) noexcept {
@@ -32,15 +32,16 @@ struct ColumnsState {
         highest = reinterpret_cast<T*>(excess + width);
         lowest = highest + width;
         shift = lowest + width;
-        factor = shift + width;
+        rounder = shift + width;
+        factor = rounder + width;
         factor_rest = factor + width;
-        bias = reinterpret_cast<IntLane<T>*>(factor_rest + width);
-        maxima = bias + width;
+        maxima = reinterpret_cast<IntLane<T>*>(factor_rest + width);
         log_sum = reinterpret_cast<double*>(maxima + width);
     }
     LineOrigin<T> origin(size column) const noexcept {
-        return {load(highest + column), load(lowest + column), load(shift + column),
-                load_vector<IntVec<T>>(bias + column)};
+        const Vec<T> off = load(shift + column);
+        return {load(highest + column), load(lowest + column), off, any_nonzero(off),
+                load(rounder + column)};
     }
 };
 
@@ -82,7 +83,7 @@ inline void store_origin(const ColumnsState<T>& state, size c,
                          const LineOrigin<T>& origin) noexcept {
     store(state.lowest + c, origin.lowest);
     store(state.shift + c, origin.shift);
-    store_vector(state.bias + c, origin.bias);
+    store(state.rounder + c, origin.rounder);
 }
 
 template <class T>
@@ -98,7 +99,11 @@ void columns_origin(SoftmaxColumns& task) noexcept {
 // line's exponentials may be computed before its maximum is known, from an offset that the first
 // rows suggest: memory is then read and worked on in one go. If in the end the maximum lies too far
 // from the guess (or is not finite), the tile is done again with the right one.
-constexpr int guess_below = 32, guess_above = 60;  // powers of two by which the guess may miss
+// Powers of two by which the guess may miss.
+template <class T>
+constexpr T guess_below = 30;
+template <class T>
+constexpr T guess_above = 58;
 
 template <class T>
 void columns_early_origin(SoftmaxColumns& task) noexcept {
@@ -120,11 +125,11 @@ bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
     IntVec<T> holds = ~IntVec<T>{};
     for (size c = 0; c < task.width; c += lanes<T>) {
         const Vec<T> highest = load(state.highest + c);
-        const IntVec<T> missed =
-            line_origin<T>(highest, constants).bias - load_vector<IntVec<T>>(state.bias + c);
+        const Vec<T> missed =
+            load(state.rounder + c) - line_origin<T>(highest, constants).rounder;
         const auto is_near = (highest < far) & (highest > -far);
-        holds &= reinterpret_cast<IntVec<T>>(is_near) & (missed <= guess_below) &
-                 (missed >= -guess_above);
+        holds &= reinterpret_cast<IntVec<T>>(is_near & (missed <= splat(guess_below<T>)) &
+                                             (missed >= splat(-guess_above<T>)));
     }
     bool all = true;
     for (size l = 0; l < lanes<T>; ++l) all &= holds[l] != 0;

@@ -60,19 +60,26 @@ inline F64 scaled(F64 p, F64 scale, F64 rest) noexcept {
 }
 
 // exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but
-// for the scale.
+// for the scale. The offset is up to 1 from the nearest integer, which the exponential needs.
 template <class T>
 inline F64 maximum_power(F64 near_part, F64 offset, const ExpConstants<T>& constants) noexcept {
-    F64 remainder;
     if constexpr (sizeof(T) == 8) {
-        remainder =
-            reduce<double>(near_part, offset, constants) * splat(constants.inverse_temperature);
+        const F64 rounder = splat(ExpFormat<double>::rounder);
+        const F64 nearest =
+            multiply_add(near_part, splat(constants.inverse_step), rounder) - rounder;
+        const F64 remainder =
+            reduce<double>(near_part, nearest, constants) * splat(constants.inverse_temperature);
+        const F64 whole = nearest > offset   ? splat(2.0)
+                          : nearest < offset ? splat(0.5)
+                                             : splat(1.0);
+        return (splat(1.0) + exp_minus_one_small<double>(remainder)) * whole;
     } else {
-        constexpr double ln2 =
-            0x1.62e42fefa39efp-1;  // offset is below 1000: what ln2 lacks does not show in float
-        remainder = near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
+        // offset is below 1000: what ln2 lacks does not show in float, nor what the polynomial does
+        constexpr double ln2 = 0x1.62e42fefa39efp-1;
+        const F64 remainder =
+            near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
+        return splat(1.0) + exp_minus_one_small<double>(remainder);
     }
-    return splat(1.0) + exp_minus_one_small<double>(remainder);
 }
 
 template <class T>

@@ -104,7 +104,8 @@ struct LineOrigin {
     Vec<T> highest;
     Vec<T> lowest;  // of x - shift
     Vec<T> shift;
-    IntVec<T> bias;  // what is subtracted from the bits of the rounded quotient
+    bool shifted;    // whether any lane is
+    Vec<T> rounder;  // adding it to a quotient leaves the exponent of the result in the low bits
 };
 
 // x - n * step without rounding, n = round(x / step) as bits (`quotient`) and value.
@@ -122,10 +123,16 @@ template <class T, bool coarse, int n>
                                                       const ExpConstants<T>& constants,
                                                       Vec<T>* result) noexcept {
     using Format = ExpFormat<T>;
-    const Vec<T> rounder = splat(Format::rounder);
+    const Vec<T> rounder = origin.rounder;
     Vec<T> quotient[n], r[n], rest[n], power[n];
 #pragma GCC unroll 4
-    for (int k = 0; k < n; ++k) r[k] = max_or_second(origin.lowest, x[k] - origin.shift);
+    for (int k = 0; k < n; ++k) r[k] = x[k];
+    if (origin.shifted) {
+#pragma GCC unroll 4
+        for (int k = 0; k < n; ++k) r[k] = r[k] - origin.shift;
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < n; ++k) r[k] = max_or_second(origin.lowest, r[k]);
 #pragma GCC unroll 4
     for (int k = 0; k < n; ++k)
         quotient[k] = multiply_add(r[k], splat(constants.inverse_step), rounder);
@@ -145,7 +152,7 @@ template <class T, bool coarse, int n>
     }
 #pragma GCC unroll 4
     for (int k = 0; k < n; ++k)
-        power[k] = reinterpret_cast<Vec<T>>((reinterpret_cast<IntVec<T>>(quotient[k]) - origin.bias)
+        power[k] = reinterpret_cast<Vec<T>>(reinterpret_cast<IntVec<T>>(quotient[k])
                                             << Format::fraction_bits);
     if (constants.tempered) {
         const Vec<T> inverse = splat(constants.inverse_temperature);
@@ -186,27 +193,30 @@ template <class T, bool coarse = false>
     return result;
 }
 
-// The origin of lines whose maxima are `highest`.
+// The bits of a number's exponent, and with them the results' own factor.
+template <class T>
+constexpr T exponent_base = static_cast<T>(ExpFormat<T>::scale_bits + ExpFormat<T>::bias);
+
+// The origin of lines whose maxima are `highest`. Offsets are even: whatever the offset, quotients
+// halfway between two integers then go to the same one.
 template <class T>
 inline LineOrigin<T> line_origin(Vec<T> highest, const ExpConstants<T>& constants) noexcept {
     using Format = ExpFormat<T>;
     const Vec<T> far = splat(constants.far);
     const auto is_near = (highest < far) & (highest > -far);  // false for NaN and the infinities
     const Vec<T> zero = {};
-    const Vec<T> near_part = is_near ? highest : zero;
-    const Vec<T> quotient =
-        multiply_add(near_part, splat(constants.inverse_step), splat(Format::rounder));
-    const IntLane<T> scale = Format::scale_bits + Format::bias;
-    return {highest, near_part - splat(constants.reach), is_near ? zero : highest,
-            reinterpret_cast<IntVec<T>>(quotient) - scale};
+    const Vec<T> near_part = is_near ? highest : zero, shift = is_near ? zero : highest;
+    const Vec<T> rounder = splat(Format::rounder);
+    const Vec<T> half = multiply_add(near_part, splat(constants.inverse_step * T(0.5)), rounder);
+    const Vec<T> offset = splat(T(2)) * (half - rounder);
+    return {highest, near_part - splat(constants.reach), shift, any_nonzero(shift),
+            (rounder + splat(exponent_base<T>)) - offset};
 }
 
-// round((max - shift) / step): by how many powers of two the line's exponentials are divided.
+// By how many powers of two the line's exponentials are divided: about (max - shift) / step.
 template <class T>
 inline Vec<T> origin_offset(const LineOrigin<T>& origin) noexcept {
-    using Format = ExpFormat<T>;
-    const IntLane<T> scale = Format::scale_bits + Format::bias;
-    return reinterpret_cast<Vec<T>>(origin.bias + scale) - splat(Format::rounder);
+    return splat(ExpFormat<T>::rounder + exponent_base<T>) - origin.rounder;
 }
 
 }  // namespace

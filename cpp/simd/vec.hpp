@@ -292,6 +292,20 @@ inline I64 count_equal(F64 a, F64 b, I64 count) noexcept {
 #endif
 }
 
+template <class V>
+inline bool any_nonzero(V v) noexcept {
+#if defined(__AVX512F__)
+    const auto bits = reinterpret_cast<__m512i>(v);
+    return _mm512_test_epi64_mask(bits, bits) != 0;
+#elif defined(__AVX2__)
+    const auto bits = reinterpret_cast<__m256i>(v);
+    return !_mm256_testz_si256(bits, bits);
+#else
+    const auto words = reinterpret_cast<I64>(v);
+    return (words[0] | words[1]) != 0;
+#endif
+}
+
 // Whether any lane of the vectors equals its lane of `b`.
 template <class V, std::size_t n>
 [[gnu::always_inline]] inline bool any_equal(const V (&v)[n], V b) noexcept {
@@ -310,15 +324,7 @@ template <class V, std::size_t n>
     auto found = v[0] == b;
 #pragma GCC unroll 4
     for (std::size_t k = 1; k < n; ++k) found |= v[k] == b;
-#if defined(__AVX2__)
-    const auto bits = reinterpret_cast<__m256i>(found);
-    return !_mm256_testz_si256(bits, bits);
-#elif defined(__x86_64__)
-    return _mm_movemask_epi8(reinterpret_cast<__m128i>(found)) != 0;
-#else
-    const auto words = reinterpret_cast<uint64x2_t>(found);
-    return (words[0] | words[1]) != 0;
-#endif
+    return any_nonzero(found);
 #endif
 }
 
