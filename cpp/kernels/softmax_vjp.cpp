@@ -121,7 +121,7 @@ inline void logsumexp_row(const VjpRows& task, const S* x, double log_sum, doubl
     const double remainder =
         ((log_sum - shift * constants.inverse_temperature_wide) - offset * ln2_first) -
         offset * ln2_second;
-    const F64 power = splat(1.0) + exp_minus_one_small<double>(splat(remainder));
+    const F64 power = exp_of_remainder(splat(remainder));
     const F64 factor = splat(dy * constants.inverse_temperature_wide * unscale<T>) / power;
     const Vec<T> upper = splat(at + T(40) / constants.inverse_temperature);
     write_line(out, task.length, task.streaming, [&](size i, size count) {
