@@ -307,8 +307,10 @@ class RowRunner {
         exponentials<S, with_plain, with_plain, with_excess>(x, p, task_.length, origin, constants,
                                                              sums, next, pending);
         highest_ = next.highest();
-        pending.finish();
-        pending_ = pending;
+        if (task_.streaming) {
+            pending.finish();
+            pending_ = pending;
+        }
         LineSum line = {};
         bool invalid = false;
         if constexpr (with_excess) {

@@ -247,12 +247,23 @@ inline F64 max_or_second(F64 a, F64 b) noexcept {
 #endif
 }
 
+// In halves: one lane after the other would take several times as long.
 template <class V>
 inline auto highest_lane(V v) noexcept {
     constexpr size count = sizeof(V) / sizeof(v[0]);
-    auto best = v[0];
-    for (size lane = 1; lane < count; ++lane) best = best > v[lane] ? best : v[lane];
-    return best;
+#if defined(__AVX512F__)
+    if constexpr (count == 16) {
+        return _mm512_reduce_max_ps(v);
+    } else {
+        return _mm512_reduce_max_pd(v);
+    }
+#else
+#pragma GCC unroll 8
+    for (size half = count / 2; half > 0; half /= 2)
+        for (size lane = 0; lane < half; ++lane)
+            v[lane] = v[lane] > v[lane + half] ? v[lane] : v[lane + half];
+    return v[0];
+#endif
 }
 
 // `v` with +0.0 in the lanes where `a == b`.
