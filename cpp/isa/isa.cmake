@@ -1,5 +1,6 @@
 # Flags that every file gets. No -ffast-math, ever: it changes results and, linked, the whole process.
-set(unitstride_flags -fno-math-errno -ffp-contract=off)
+# Unaligned, a loop that stores past the caches is up to 15 % slower after unrelated changes.
+set(unitstride_flags -fno-math-errno -ffp-contract=off -falign-loops=64)
 string(REPLACE ";" " " unitstride_flags_text "${unitstride_flags}")
 
 function(unitstride_defaults target)
