@@ -128,6 +128,11 @@ inline void prefetch(const T* address) noexcept {
     __builtin_prefetch(address, 0, 3);
 }
 
+// Reads a byte and forgets it: the hardware's own prefetching follows loads.
+inline void touch(const void* address) noexcept {
+    asm volatile("" : : "r"(load_scalar(static_cast<const unsigned char*>(address))));
+}
+
 // The first `count` lanes from memory, `fill` in the others; memory past them is not touched.
 inline F32 load_first(const float* source, size count, float fill) noexcept {
 #if defined(__AVX512F__)
@@ -245,6 +250,30 @@ inline F64 max_or_second(F64 a, F64 b) noexcept {
 #endif
 }
 
+// `b` where either is NaN, too.
+inline F32 min_or_second(F32 a, F32 b) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(a, b);
+#elif defined(__x86_64__)
+    return _mm_min_ps(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+inline F64 min_or_second(F64 a, F64 b) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_min_pd(a, b);
+#elif defined(__AVX2__)
+    return _mm256_min_pd(a, b);
+#elif defined(__x86_64__)
+    return _mm_min_pd(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
 template <class V>
 inline auto highest_lane(V v) noexcept {
     constexpr size count = sizeof(V) / sizeof(v[0]);
@@ -312,6 +341,11 @@ inline F64 widen_high(F32 v) noexcept {
 #else
     return vcvt_high_f64_f32(v);
 #endif
+}
+// As many floats from memory as a vector of doubles has lanes: cheaper than the halves of a vector.
+inline F64 load_widened(const float* source) noexcept {
+    typedef float Half __attribute__((vector_size(vector_bytes / 2)));
+    return __builtin_convertvector(load_vector<Half>(source), F64);
 }
 inline F32 narrow(F64 low, F64 high) noexcept {
     F32 v;
