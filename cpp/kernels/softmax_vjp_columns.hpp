@@ -109,8 +109,8 @@ void vjp_columns_summed(const VjpColumns& task) noexcept {
 }
 
 // For how far ahead memory is asked: a row is often a page of its own.
-constexpr size vjp_steps_ahead = 4;  // of four rows each
-constexpr size vjp_rows_ahead = 2;
+constexpr size vjp_steps_ahead = 2;  // of four rows each
+constexpr size vjp_rows_ahead = 4;
 
 template <class S>
 struct VjpRowReader {

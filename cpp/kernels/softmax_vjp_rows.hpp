@@ -74,10 +74,12 @@ class LineSumming {
     void add_last(size i, size length) noexcept {
         if (i == length) return;
         Widened<T> primal[group_vectors] = {}, cotangent[group_vectors] = {};
-        for (int k = 0; k < group_vectors && i < length; ++k, i += width) {
-            const size count = length - i < width ? length - i : width;
-            cotangent[k] = widened(load_count(line_.cotangent + i, count));
-            if constexpr (with_product) primal[k] = widened(load_count(line_.primal + i, count));
+#pragma GCC unroll 4
+        for (int k = 0; k < group_vectors; ++k) {
+            const size at = i + k * width, count = length - at < width ? length - at : width;
+            if (count <= 0) continue;
+            cotangent[k] = widened(load_count(line_.cotangent + at, count));
+            if constexpr (with_product) primal[k] = widened(load_count(line_.primal + at, count));
         }
         add_group<with_product>(total_, primal, cotangent);
     }
@@ -221,6 +223,10 @@ template <class S, class Slope>
             fetch_group<S, true>(following.cotangent + i);
             fetch_group<S, Slope::with_product>(following.primal + i);
             next.add(i);
+        }
+        if (i < task.length) {
+            fetch_group<S, true>(following.cotangent + i);
+            fetch_group<S, true>(following.primal + i);
         }
         next.add_last(i, task.length);
         writing.finish();

@@ -15,17 +15,16 @@
 namespace unitstride {
 namespace {
 
-constexpr std::ptrdiff_t least_tiles = 8;
+constexpr std::ptrdiff_t least_tiles = 32;
 
-// How the innermost outer axis is cut into tiles.
+// How the innermost outer axis is cut into tiles: a head up to the first cache line of the output,
+// tiles of whole vectors, and a tail.
 struct VjpTiling {
-    bool straight;         // rows can be read and written by whole vectors where they lie
+    bool straight;         // tiles of whole vectors are read and written where they lie
     bool kept;             // tiles have memory of their own
-    std::ptrdiff_t width;  // lines of a tile, padded to whole vectors
-    // By how much the first tile is shorter, so that the others begin on a cache line.
-    std::ptrdiff_t skew;
-    std::ptrdiff_t neighbours;  // length of the axis
-    std::ptrdiff_t per_axis;    // tiles that cover it
+    std::ptrdiff_t width;  // most lines of a tile
+    std::ptrdiff_t head, body, neighbours;  // lines: of the head, of whole vectors, of the axis
+    std::ptrdiff_t per_axis;                // tiles
     std::ptrdiff_t tiles;
 
     explicit VjpTiling(const VjpCall& call)
@@ -33,28 +32,31 @@ struct VjpTiling {
         const LinesPlan& plan = call.plan;
         neighbours = plan.outer.axis[plan.outer.count - 1].length;
         const std::ptrdiff_t lanes = call.kernels.lanes;
-        // A vector at the least, and whole cache lines of the arrays.
+        // Whole cache lines of the arrays.
         const std::ptrdiff_t step =
             std::max(lanes, scratch_alignment / storage_bytes(call.storage()));
         const std::ptrdiff_t bytes =
             straight ? storage_bytes(call.storage()) : compute_bytes(call.storage());
-        const std::ptrdiff_t fitting = call.table.tile_bytes / (plan.length * bytes);
-        if (!kept) {
-            width = neighbours % step == 0 ? step : lanes;
-            skew = 0;
-        } else {
-            // Without sums a tile may be as wide as it likes, but there are threads to share them.
-            const std::ptrdiff_t wanted =
-                straight && call.by_line() ? round_up(neighbours / least_tiles, step)
-                                           : fitting / step * step;
-            width = std::clamp(wanted, step, call.table.tile_width);
-            width = std::min(width, round_up(neighbours, lanes));
-            skew = alignment_skew(call) % width;
-        }
-        per_axis = (neighbours + skew + width - 1) / width;
+        // Without sums a tile may be as wide as it likes, but there are threads to share them.
+        const std::ptrdiff_t wanted = straight && call.by_line()
+                                          ? round_up(neighbours / least_tiles, step)
+                                          : 3 * call.table.tile_bytes / 2 / (plan.length * bytes);
+        width = kept ? std::clamp(wanted / step * step, step, call.table.tile_width) : step;
+        width = std::min(width, round_up(neighbours, lanes));
+        head = kept && straight ? std::min(lines_to_alignment(call), neighbours) : 0;
+        body = straight ? (neighbours - head) / lanes * lanes : neighbours - head;
+        per_axis = (head > 0) + (body + width - 1) / width + (head + body < neighbours);
         tiles = checked_multiply(per_axis, plan.lines / neighbours);
     }
-    // The memory in which a tile keeps one operand; packed tiles take it, too.
+    // The lines of a tile.
+    void bounds(std::ptrdiff_t place, std::ptrdiff_t& from, std::ptrdiff_t& to) const {
+        from = head > 0 ? (place == 0 ? 0 : head + (place - 1) * width) : place * width;
+        from = std::min(from, head + body);
+        to = head > 0 && place == 0   ? head
+             : from == head + body ? neighbours
+                                   : std::min(from + width, head + body);
+    }
+    // The memory in which a tile keeps one operand.
     std::ptrdiff_t operand_bytes(const VjpCall& call) const {
         if (!kept) return 0;
         return round_up(checked_multiply(call.plan.length * width, compute_bytes(call.storage())),
@@ -62,12 +64,13 @@ struct VjpTiling {
     }
 
   private:
-    std::ptrdiff_t alignment_skew(const VjpCall& call) const {
-        if (call.across(operand_result) != 1) return 0;
+    static std::ptrdiff_t lines_to_alignment(const VjpCall& call) {
         const auto misplaced =
             reinterpret_cast<std::uintptr_t>(call.arguments.out.data) % scratch_alignment;
         const auto bytes = static_cast<std::uintptr_t>(storage_bytes(call.storage()));
-        return misplaced % bytes == 0 ? static_cast<std::ptrdiff_t>(misplaced / bytes) : 0;
+        if (misplaced == 0 || misplaced % bytes != 0) return 0;
+        return (scratch_alignment - static_cast<std::ptrdiff_t>(misplaced)) /
+               storage_bytes(call.storage());
     }
 };
 
@@ -78,7 +81,6 @@ class VjpTile {
         : call_(call), tiling_(tiling) {
         task_.common = call.common;
         task_.length = call.plan.length;
-        task_.width = tiling.width;
         task_.state = memory;
         log_sums_ = memory + state_bytes(call, tiling);
         line_cotangents_ = log_sums_ + values_bytes(call, tiling);
@@ -96,11 +98,10 @@ class VjpTile {
         primal_ = primal;
         cotangent_ = cotangent;
         const std::ptrdiff_t group = number / tiling_.per_axis, place = number % tiling_.per_axis;
-        const std::ptrdiff_t from =
-            std::max<std::ptrdiff_t>(place * tiling_.width - tiling_.skew, 0);
-        const std::ptrdiff_t to =
-            std::min((place + 1) * tiling_.width - tiling_.skew, tiling_.neighbours);
+        std::ptrdiff_t from, to;
+        tiling_.bounds(place, from, to);
         lines_ = to - from;
+        task_.width = round_up(lines_, call_.kernels.lanes);
         call_.plan.offsets_of(group * tiling_.neighbours + from, offset_);
         call_.kernels.columns_begin(task_);
         if (!call_.by_line()) return;
@@ -109,7 +110,11 @@ class VjpTile {
         call_.load_line_values(offset_, lines_, log_sums_, line_cotangents_);
     }
     // Whether its rows are used where they lie.
-    bool is_straight() const { return tiling_.straight && lines_ == tiling_.width; }
+    bool is_straight() const { return tiling_.straight && lines_ == task_.width; }
+    // Whether rows of this tile may take the places of the other one's.
+    bool takes_places_of(const VjpTile& other) const {
+        return is_straight() == other.is_straight() && task_.width == other.task_.width;
+    }
 
     // Rows of this tile come in and those of `leaving`, which may be null, go out. Both lie straight.
     void turn(const VjpTile* leaving, std::ptrdiff_t row, std::ptrdiff_t end) {
@@ -143,12 +148,12 @@ class VjpTile {
         turn.leaving = &task_;
         turn.source = in_tile();
         turn.out = primal_;
-        turn.out_stride = tiling_.width;
+        turn.out_stride = task_.width;
         call_.compute_kernels.columns_turn(turn, row, end);
         mask_rows(row, end, primal_, 0.0);
         const std::ptrdiff_t to = offset_[operand_result] + row * along(operand_result);
         call_.packing().unpack({call_.out_at(to), tile_row(primal_, row), end - row, lines_,
-                                along(operand_result), call_.across(operand_result), tiling_.width,
+                                along(operand_result), call_.across(operand_result), task_.width,
                                 call_.streaming});
     }
     void leave(std::ptrdiff_t row, std::ptrdiff_t end) const {
@@ -171,7 +176,7 @@ class VjpTile {
     std::ptrdiff_t along(int operand) const {
         return call_.plan.line.count == 0 ? 0 : call_.plan.line.axis[0].stride[operand];
     }
-    VjpOperands in_tile() const { return {primal_, cotangent_, tiling_.width, tiling_.width}; }
+    VjpOperands in_tile() const { return {primal_, cotangent_, task_.width, task_.width}; }
     VjpOperands in_arrays() const {
         return {call_.input(call_.arguments.primal, offset_[operand_primal]),
                 call_.input(call_.arguments.cotangent, offset_[operand_cotangent]),
@@ -187,19 +192,19 @@ class VjpTile {
                          reinterpret_cast<std::uintptr_t>(turn.out) % scratch_alignment == 0;
     }
     char* tile_row(char* tile, std::ptrdiff_t row) const {
-        return tile + row * tiling_.width * compute_bytes(call_.storage());
+        return tile + row * task_.width * compute_bytes(call_.storage());
     }
     void pack_operand(const InputView& view, int operand, std::ptrdiff_t row, std::ptrdiff_t end,
                       char* tile, double masked_out) {
         call_.packing().pack({call_.input(view, offset_[operand] + row * along(operand)),
                               tile_row(tile, row), end - row, lines_, along(operand),
-                              call_.across(operand), tiling_.width, false});
+                              call_.across(operand), task_.width, false});
         mask_rows(row, end, tile, masked_out);
-        if (lines_ == tiling_.width) return;
+        if (lines_ == task_.width) return;
         const std::ptrdiff_t bytes = compute_bytes(call_.storage());
         for (; row < end; ++row)
             std::memset(tile_row(tile, row) + lines_ * bytes, 0,
-                        static_cast<std::size_t>((tiling_.width - lines_) * bytes));
+                        static_cast<std::size_t>((task_.width - lines_) * bytes));
     }
     void mask_rows(std::ptrdiff_t row, std::ptrdiff_t end, char* tile, double value) const {
         if (!call_.masked()) return;
@@ -208,7 +213,7 @@ class VjpTile {
             row * along(operand_selection));
         call_.packing().mask({mask, tile_row(tile, row), end - row, lines_,
                               along(operand_selection), call_.across(operand_selection),
-                              tiling_.width, value});
+                              task_.width, value});
     }
 
     const VjpCall& call_;
@@ -249,8 +254,7 @@ class VjpTileTurns {
                 });
                 continue;
             }
-            // Rows of different types do not take each other's places.
-            if (leaving_ != nullptr && leaving_->is_straight() != tile.is_straight()) leave(worker);
+            if (leaving_ != nullptr && !tile.takes_places_of(*leaving_)) leave(worker);
             enter(tile, worker);
             leaving_ = &tile;
             if (!keeps_) leave(worker);
