@@ -177,8 +177,8 @@ inline void vjp_turn_rows(const VjpTurn& turn, size begin, size end) noexcept {
     S* out = static_cast<S*>(turn.out);
     Slope slope(entering.common);
     for (size lane = 0; lane < width && begin + lane < end; ++lane) {
-        const size ahead = lane + vjp_steps_ahead < width ? vjp_steps_ahead
-                                                          : vjp_steps_ahead - width + group;
+        const size ahead =
+            lane + vjp_steps_ahead < width ? vjp_steps_ahead : vjp_steps_ahead - width + group;
         for (size block = 0; block < blocks; ++block) {
             const size c = block * width;
             if constexpr (leaves) slope.slope = leaving.slope(c);

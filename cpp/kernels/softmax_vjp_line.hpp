@@ -39,9 +39,9 @@ template <class S>
 // What the elements of four vectors add to a sum: sum(cotangent * primal) or sum(cotangent).
 // Products of floats are exact in double.
 template <bool with_product>
-[[gnu::always_inline]] inline void add_group(WideSum<float>& total,
-                                             const WideFloats (&primal)[group_vectors],
-                                             const WideFloats (&cotangent)[group_vectors]) noexcept {
+[[gnu::always_inline]] inline void add_group(
+    WideSum<float>& total, const WideFloats (&primal)[group_vectors],
+    const WideFloats (&cotangent)[group_vectors]) noexcept {
     F64 low = cotangent[0].low, high = cotangent[0].high;
     if constexpr (with_product) {
         low = low * primal[0].low;
@@ -84,7 +84,7 @@ template <bool with_product>
 // What turns the elements of one line into results.
 template <class T>
 struct LineSlope {
-    T factor = 0, rest = 0;  // see the slopes below
+    T factor = 0, rest = 0;              // see the slopes below
     T lowest = 0, shift = 0, upper = 0;  // of the exponential's argument; NaN: no exponential
     IntLane<T> bias = 0;
 };
@@ -130,7 +130,8 @@ inline void set_scaled(LineSlope<T>& slope, double factor, T near_part, IntLane<
         slope.bias = bias;
     } else {
         slope.factor = static_cast<T>(factor);
-        slope.lowest = near_part - static_cast<T>(least_normal / constants.inverse_temperature_wide);
+        slope.lowest =
+            near_part - static_cast<T>(least_normal / constants.inverse_temperature_wide);
         slope.bias = bias + ExpFormat<T>::scale_bits;
     }
 }
@@ -241,8 +242,8 @@ inline bool log_sum_slopes(const VjpCommon& common, const T* log_sum, const T* d
     F64 remainder = {};
     for (size l = 0; l < count; ++l) {
         const double offset = static_cast<double>(offsets[l]);
-        const double near_part = static_cast<double>(log_sum[l]) -
-                                 static_cast<double>(origin.shift[l]) * inverse;
+        const double near_part =
+            static_cast<double>(log_sum[l]) - static_cast<double>(origin.shift[l]) * inverse;
         remainder[l] = (near_part - offset * ln2_first) - offset * ln2_second;
     }
     const F64 power = splat(1.0) + exp_minus_one_small<double>(remainder);

@@ -104,8 +104,7 @@ struct SharedVector {
 // Results of elements that are neighbours in memory are joined across lines.
 template <class S>
 inline bool lines_join(const VjpRows& task) noexcept {
-    return task.streaming && task.out_stride == task.length &&
-           task.length >= lanes<Compute<S>>;
+    return task.streaming && task.out_stride == task.length && task.length >= lanes<Compute<S>>;
 }
 
 // The results of a line, on their way to memory.
@@ -130,8 +129,8 @@ class LineWriting {
         streams_ = task.streaming && (length_ > 4 * width || shared != nullptr) &&
                    misplaced % sizeof(*out_) == 0;
         if (streams_ && misplaced != 0)
-            begin_with(static_cast<size>((stored_vector_bytes<Stored<S>> - misplaced) /
-                                         sizeof(*out_)));
+            begin_with(
+                static_cast<size>((stored_vector_bytes<Stored<S>> - misplaced) / sizeof(*out_)));
     }
     [[gnu::always_inline]] bool burst() noexcept {
         if (next_ + burst_vectors * width > length_) return false;
@@ -144,14 +143,14 @@ class LineWriting {
                 store_streaming_as(out_ + next_ + k * width, results[k]);
         } else {
 #pragma GCC unroll 8
-            for (int k = 0; k < burst_vectors; ++k)
-                store_as(out_ + next_ + k * width, results[k]);
+            for (int k = 0; k < burst_vectors; ++k) store_as(out_ + next_ + k * width, results[k]);
         }
         next_ += burst_vectors * width;
         return true;
     }
     void finish() noexcept {
-        while (burst()) {}
+        while (burst()) {
+        }
         for (; next_ + width <= length_; next_ += width) {
             if (streams_) {
                 store_streaming_as(out_ + next_, result(next_, width));
@@ -237,8 +236,7 @@ template <class S, class Slope>
 }
 
 template <class S, bool undefined>
-inline void log_sum_exp_row(const VjpRows& task, size row,
-                            const LineSlope<Compute<S>>& slope,
+inline void log_sum_exp_row(const VjpRows& task, size row, const LineSlope<Compute<S>>& slope,
                             SharedVector<S>* shared) noexcept {
     LineWriting<S, LogSumExpSlope<Compute<S>, undefined>> writing(task, row, slope, shared,
                                                                   row + 1 == task.rows);
@@ -259,9 +257,9 @@ template <class S>
     for (size first = 0; first < task.rows; first += lanes<double>) {
         const size count = task.rows - first < lanes<double> ? task.rows - first : lanes<double>;
         LineSlope<T> slopes[lanes<double>];
-        const bool all_defined = log_sum_slopes<T>(
-            task.common, static_cast<const T*>(task.log_sum) + first,
-            static_cast<const T*>(task.line_cotangent) + first, count, slopes);
+        const bool all_defined =
+            log_sum_slopes<T>(task.common, static_cast<const T*>(task.log_sum) + first,
+                              static_cast<const T*>(task.line_cotangent) + first, count, slopes);
         for (size l = 0; l < count; ++l) {
             if (all_defined) {
                 log_sum_exp_row<S, false>(task, first + l, slopes[l], shared);
@@ -300,8 +298,7 @@ inline void write_one(const VjpRows& task, VjpSum total) noexcept {
 template <class S>
 void vjp_write(const VjpRows& task, VjpSum total) noexcept {
     using T = Compute<S>;
-    if (task.common.gradient == SoftmaxVjp::softmax)
-        write_one<S, SoftmaxSlope<T>>(task, total);
+    if (task.common.gradient == SoftmaxVjp::softmax) write_one<S, SoftmaxSlope<T>>(task, total);
     if (task.common.gradient == SoftmaxVjp::log_softmax)
         write_one<S, LogSoftmaxSlope<T>>(task, total);
     if (task.common.gradient == SoftmaxVjp::logsumexp) log_sum_exp_rows<S>(task);

@@ -45,8 +45,8 @@ unsigned softmax_vjp(const SoftmaxVjpArguments& arguments) {
                                        arguments.out.strides,
                                        arguments.where ? arguments.where.strides : nullptr,
                                        arguments.log_sum ? arguments.log_sum.strides : nullptr};
-    LinesPlan plan = plan_lines(arguments.primal.axes, arguments.primal.shape,
-                                arguments.along_line, vjp_operand_count, strides);
+    LinesPlan plan = plan_lines(arguments.primal.axes, arguments.primal.shape, arguments.along_line,
+                                vjp_operand_count, strides);
     if (plan.lines == 0 || plan.length == 0) return 0;
     put_neighbours_last(plan.outer);
     const KernelTable& table = kernels();
@@ -64,9 +64,9 @@ unsigned softmax_vjp(const SoftmaxVjpArguments& arguments) {
         table.softmax_vjp[static_cast<int>(compute_storage(arguments.storage))],
         {arguments.gradient, 1.0 / arguments.temperature, constants.of(arguments.storage)},
         out_bytes > static_cast<double>(table.streaming_bytes)};
-    const unsigned flags = prefers_columns(call)   ? softmax_vjp_columns(call)
-                           : call.is_long()        ? softmax_vjp_long_rows(call)
-                                                   : softmax_vjp_rows(call);
+    const unsigned flags = prefers_columns(call) ? softmax_vjp_columns(call)
+                           : call.is_long()      ? softmax_vjp_long_rows(call)
+                                                 : softmax_vjp_rows(call);
     return FloatEnvironment::has_overflow(flags) ? unsigned{status_over} : 0u;
 }
 

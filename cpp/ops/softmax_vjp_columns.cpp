@@ -1,8 +1,9 @@
 // Gradients of many lines at once, side by side in tiles.
 //
-// The sums of a tile have to be known before its first result, so it is kept whole, lines as many as
-// the cache takes. While its results leave, the rows of the next tile come in. Where lines are too
-// long for that, and for logsumexp, which needs no sums, rows are read from the arrays for results.
+// The sums of a tile have to be known before its first result, so it is kept whole, lines as many
+// as the cache takes. While its results leave, the rows of the next tile come in. Where lines are
+// too long for that, and for logsumexp, which needs no sums, rows are read from the arrays for
+// results.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -37,11 +38,12 @@ struct VjpTiling {
             std::max(lanes, scratch_alignment / storage_bytes(call.storage()));
         const std::ptrdiff_t bytes =
             straight ? storage_bytes(call.storage()) : compute_bytes(call.storage());
-        // Without sums a tile may be as wide as it likes, but there are threads to share them.
-        const std::ptrdiff_t wanted = straight && call.by_line()
+        // Both operands of a tile take three tiles' memory. Tiles that are not kept may be as wide
+        // as they like, but there are threads to share them.
+        const std::ptrdiff_t wanted = call.is_long() || (straight && call.by_line())
                                           ? round_up(neighbours / least_tiles, step)
                                           : 3 * call.table.tile_bytes / 2 / (plan.length * bytes);
-        width = kept ? std::clamp(wanted / step * step, step, call.table.tile_width) : step;
+        width = std::clamp(wanted / step * step, step, call.table.tile_width);
         width = std::min(width, round_up(neighbours, lanes));
         head = kept && straight ? std::min(lines_to_alignment(call), neighbours) : 0;
         body = straight ? (neighbours - head) / lanes * lanes : neighbours - head;
@@ -52,9 +54,9 @@ struct VjpTiling {
     void bounds(std::ptrdiff_t place, std::ptrdiff_t& from, std::ptrdiff_t& to) const {
         from = head > 0 ? (place == 0 ? 0 : head + (place - 1) * width) : place * width;
         from = std::min(from, head + body);
-        to = head > 0 && place == 0   ? head
-             : from == head + body ? neighbours
-                                   : std::min(from + width, head + body);
+        to = head > 0 && place == 0 ? head
+             : from == head + body  ? neighbours
+                                    : std::min(from + width, head + body);
     }
     // The memory in which a tile keeps one operand.
     std::ptrdiff_t operand_bytes(const VjpCall& call) const {
@@ -116,7 +118,8 @@ class VjpTile {
         return is_straight() == other.is_straight() && task_.width == other.task_.width;
     }
 
-    // Rows of this tile come in and those of `leaving`, which may be null, go out. Both lie straight.
+    // Rows of this tile come in and those of `leaving`, which may be null, go out. Both lie
+    // straight.
     void turn(const VjpTile* leaving, std::ptrdiff_t row, std::ptrdiff_t end) {
         VjpTurn turn = {};
         turn.entering = &task_;
@@ -208,9 +211,9 @@ class VjpTile {
     }
     void mask_rows(std::ptrdiff_t row, std::ptrdiff_t end, char* tile, double value) const {
         if (!call_.masked()) return;
-        const auto* mask = reinterpret_cast<const unsigned char*>(
-            call_.arguments.where.data + offset_[operand_selection] +
-            row * along(operand_selection));
+        const auto* mask = reinterpret_cast<const unsigned char*>(call_.arguments.where.data +
+                                                                  offset_[operand_selection] +
+                                                                  row * along(operand_selection));
         call_.packing().mask({mask, tile_row(tile, row), end - row, lines_,
                               along(operand_selection), call_.across(operand_selection),
                               task_.width, value});
@@ -288,9 +291,8 @@ class VjpTileTurns {
         tile.summed();
     }
     void leave(Worker& worker) {
-        for_each_block(worker, [&](std::ptrdiff_t row, std::ptrdiff_t end) {
-            leaving_->leave(row, end);
-        });
+        for_each_block(worker,
+                       [&](std::ptrdiff_t row, std::ptrdiff_t end) { leaving_->leave(row, end); });
         leaving_ = nullptr;
     }
 
@@ -306,8 +308,7 @@ class VjpTileTurns {
 bool vjp_columns_lie_straight(const VjpCall& call) noexcept {
     const LinesPlan& plan = call.plan;
     const std::ptrdiff_t neighbours = plan.outer.axis[plan.outer.count - 1].length;
-    return !call.masked() && call.across(operand_primal) == 1 &&
-           call.across(operand_result) == 1 &&
+    return !call.masked() && call.across(operand_primal) == 1 && call.across(operand_result) == 1 &&
            (call.by_line() || call.across(operand_cotangent) == 1) &&
            (!call.is_long() || neighbours % call.kernels.lanes == 0);
 }
@@ -316,11 +317,10 @@ unsigned softmax_vjp_columns(const VjpCall& call) {
     const VjpTiling tiling(call);
     const int workers = workers_for(2 * call.nanoseconds(), tiling.tiles);
     const Scratch scratch(VjpTileTurns::bytes(call, tiling), workers);
-    return parallel_for(workers, tiling.tiles,
-                        [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
-                            VjpTileTurns(call, tiling, scratch.of_worker(worker.index()))
-                                .run(begin, end, worker);
-                        });
+    return parallel_for(
+        workers, tiling.tiles, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+            VjpTileTurns(call, tiling, scratch.of_worker(worker.index())).run(begin, end, worker);
+        });
 }
 
 }  // namespace unitstride

@@ -29,9 +29,7 @@ struct VjpCall {
     Storage storage() const noexcept { return arguments.storage; }
     bool by_line() const noexcept { return arguments.gradient == SoftmaxVjp::logsumexp; }
     bool masked() const noexcept { return static_cast<bool>(arguments.where); }
-    const PackKernels& packing() const noexcept {
-        return table.pack[static_cast<int>(storage())];
-    }
+    const PackKernels& packing() const noexcept { return table.pack[static_cast<int>(storage())]; }
     const char* input(const InputView& view, std::ptrdiff_t offset) const noexcept {
         return view.data + offset * storage_bytes(storage());
     }
@@ -60,8 +58,8 @@ struct VjpCall {
                           void* log_sums, void* cotangents) const {
         packing().pack({input(arguments.log_sum, offset[operand_level]), log_sums, 1, lines, 0,
                         across(operand_level), 0, false});
-        packing().pack({input(arguments.cotangent, offset[operand_cotangent]), cotangents, 1,
-                        lines, 0, across(operand_cotangent), 0, false});
+        packing().pack({input(arguments.cotangent, offset[operand_cotangent]), cotangents, 1, lines,
+                        0, across(operand_cotangent), 0, false});
     }
 };
 
