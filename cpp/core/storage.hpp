@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace unitstride {
 
 struct Float16 {
+    static constexpr std::uint16_t infinity = 0x7c00;
     std::uint16_t bits;
 };
 struct BFloat16 {
+    static constexpr std::uint16_t infinity = 0x7f80;
     std::uint16_t bits;
 };
 
@@ -16,6 +19,12 @@ struct BFloat16 {
 template <class S>
 struct EverySecond {
     S element, skipped;
+};
+
+// A float that came from 16 bits and goes back to them: what packed lines of those types consist
+// of.
+struct Widened {
+    float value;
 };
 
 enum class Storage : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
@@ -45,8 +54,25 @@ template <class S>
 struct StoredOf<EverySecond<S>> {
     using type = S;
 };
+// The elements of a packed line.
+template <class S>
+struct PackedOf {
+    using type = S;
+};
+template <>
+struct PackedOf<Float16> {
+    using type = Widened;
+};
+template <>
+struct PackedOf<BFloat16> {
+    using type = Widened;
+};
 template <class S>
 using Stored = typename StoredOf<S>::type;
+
+// Whether results need no more than the 11 bits of the 16-bit types.
+template <class S>
+constexpr bool is_coarse = std::is_same_v<typename PackedOf<Stored<S>>::type, Widened>;
 
 template <class S>
 using Compute = typename ComputeOf<S>::type;

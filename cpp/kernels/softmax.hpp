@@ -83,6 +83,8 @@ struct SoftmaxKernels {
     void (*rows)(SoftmaxRows&) noexcept;
     // Every second element of x: `x_stride` counts pairs.
     void (*rows_every_second)(SoftmaxRows&) noexcept;
+    // Lines of the compute type, packed from this storage.
+    void (*packed_rows)(SoftmaxRows&) noexcept;
     // Columns run in this order over ranges of rows of the tile; ranges begin at multiples of
     // `group`.
     std::ptrdiff_t (*columns_state_bytes)(std::ptrdiff_t width) noexcept;
@@ -100,6 +102,7 @@ struct SoftmaxKernels {
                               std::ptrdiff_t rows) noexcept;
     void (*columns_turn)(const SoftmaxTurn&, std::ptrdiff_t begin, std::ptrdiff_t end) noexcept;
     void (*piece)(SoftmaxPiece&, SoftmaxOutput output) noexcept;
+    void (*packed_piece)(SoftmaxPiece&, SoftmaxOutput output) noexcept;
     // value[i] = highest * inverse_temperature + log1p(excess), with the limits that NaN and
     // infinities have.
     void (*logs)(const LineSum* sums, double* value, std::ptrdiff_t count,

@@ -15,14 +15,14 @@ namespace {
 // Views into SoftmaxColumns::state.
 template <class T>
 struct ColumnsState {
-    T *highest, *lowest, *shift, *factor, *factor_rest;
-    IntLane<T>*bias, *maxima;
+    T *highest, *lowest, *shift, *rounder, *factor, *factor_rest;
+    IntLane<T>* maxima;
     double* log_sum;
     WideSum<T>*plain, *excess;  // [lanes][width / lanes]
 
     static constexpr size wide_bytes = static_cast<size>(sizeof(WideSum<T>));
     static size bytes(size width) noexcept {
-        return width * static_cast<size>(5 * sizeof(T) + 2 * sizeof(IntLane<T>) + sizeof(double)) +
+        return width * static_cast<size>(6 * sizeof(T) + sizeof(IntLane<T>) + sizeof(double)) +
                2 * width * wide_bytes;
     }
     explicit ColumnsState(const SoftmaxColumns& task) noexcept {
@@ -32,15 +32,16 @@ struct ColumnsState {
         highest = reinterpret_cast<T*>(excess + width);
         lowest = highest + width;
         shift = lowest + width;
-        factor = shift + width;
+        rounder = shift + width;
+        factor = rounder + width;
         factor_rest = factor + width;
-        bias = reinterpret_cast<IntLane<T>*>(factor_rest + width);
-        maxima = bias + width;
+        maxima = reinterpret_cast<IntLane<T>*>(factor_rest + width);
         log_sum = reinterpret_cast<double*>(maxima + width);
     }
     LineOrigin<T> origin(size column) const noexcept {
-        return {load(highest + column), load(lowest + column), load(shift + column),
-                load_vector<IntVec<T>>(bias + column)};
+        const Vec<T> off = load(shift + column);
+        return {load(highest + column), load(lowest + column), off, any_nonzero(off),
+                load(rounder + column)};
     }
 };
 
@@ -82,7 +83,7 @@ inline void store_origin(const ColumnsState<T>& state, size c,
                          const LineOrigin<T>& origin) noexcept {
     store(state.lowest + c, origin.lowest);
     store(state.shift + c, origin.shift);
-    store_vector(state.bias + c, origin.bias);
+    store(state.rounder + c, origin.rounder);
 }
 
 template <class T>
@@ -98,7 +99,11 @@ void columns_origin(SoftmaxColumns& task) noexcept {
 // line's exponentials may be computed before its maximum is known, from an offset that the first
 // rows suggest: memory is then read and worked on in one go. If in the end the maximum lies too far
 // from the guess (or is not finite), the tile is done again with the right one.
-constexpr int guess_below = 32, guess_above = 60;  // powers of two by which the guess may miss
+// Powers of two by which the guess may miss.
+template <class T>
+constexpr T guess_below = 30;
+template <class T>
+constexpr T guess_above = 58;
 
 template <class T>
 void columns_early_origin(SoftmaxColumns& task) noexcept {
@@ -120,19 +125,20 @@ bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
     IntVec<T> holds = ~IntVec<T>{};
     for (size c = 0; c < task.width; c += lanes<T>) {
         const Vec<T> highest = load(state.highest + c);
-        const IntVec<T> missed =
-            line_origin<T>(highest, constants).bias - load_vector<IntVec<T>>(state.bias + c);
+        const Vec<T> missed =
+            load(state.rounder + c) - line_origin<T>(highest, constants).rounder;
         const auto is_near = (highest < far) & (highest > -far);
-        holds &= reinterpret_cast<IntVec<T>>(is_near) & (missed <= guess_below) &
-                 (missed >= -guess_above);
+        holds &= reinterpret_cast<IntVec<T>>(is_near & (missed <= splat(guess_below<T>)) &
+                                             (missed >= splat(-guess_above<T>)));
     }
     bool all = true;
     for (size l = 0; l < lanes<T>; ++l) all &= holds[l] != 0;
     return all;
 }
 
-template <class T, bool keep, bool with_plain, bool with_excess>
+template <class S, bool keep, bool with_plain, bool with_excess>
 inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept {
+    using T = Compute<S>;
     constexpr size width = lanes<T>, group = group_vectors * width;
     const ColumnsState<T> state(task);
     const ExpConstants<T> constants = exp_constants<T>(task);
@@ -155,7 +161,7 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
                     if (row >= end) continue;
                     T* place = tile_row<T>(task, row) + c;
                     v[k] = load(place);
-                    e[k] = exp_scaled<T>(v[k], origin, constants);
+                    e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
                     if constexpr (keep) store(place, e[k]);
                 }
                 if constexpr (with_plain) sums.plain = state.plain[lane * blocks + block];
@@ -169,14 +175,14 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
     }
 }
 
-template <class T>
+template <class S>
 void columns_exp(SoftmaxColumns& task, size begin, size end) noexcept {
     if (task.output != SoftmaxOutput::softmax) {
-        columns_exp_as<T, false, false, true>(task, begin, end);
+        columns_exp_as<S, false, false, true>(task, begin, end);
     } else if (task.keep_sums) {
-        columns_exp_as<T, true, true, true>(task, begin, end);
+        columns_exp_as<S, true, true, true>(task, begin, end);
     } else {
-        columns_exp_as<T, true, true, false>(task, begin, end);
+        columns_exp_as<S, true, true, false>(task, begin, end);
     }
 }
 
@@ -229,18 +235,18 @@ inline void sum_half_block(SoftmaxColumns& task, const ColumnsState<T>& state, s
 template <class T>
 void columns_sum(SoftmaxColumns& task) noexcept {
     const ColumnsState<T> state(task);
-    constexpr int halves = static_cast<int>(lanes<T> / lanes<double>);
     const size blocks = task.width / lanes<T>;
     const size used = task.length < lanes<T> ? task.length : lanes<T>;
     for (size block = 0; block < blocks; ++block) {
         if (task.keep_sums) {
             fold_accumulators<T>(state.excess + block, blocks, used);
-            for (int half = 0; half < halves; ++half) sum_half_block<T>(task, state, block, half);
+            for (int half = 0; half < halves<T>; ++half)
+                sum_half_block<T>(task, state, block, half);
         }
         if (task.output != SoftmaxOutput::softmax) continue;
         fold_accumulators<T>(state.plain + block, blocks, used);
         T* factor = state.factor + block * lanes<T>;
-        if constexpr (halves == 1) {
+        if constexpr (halves<T> == 1) {
             const Reciprocal inverse = scale_of<T>(state.plain[block], 0);
             store(factor, inverse.first);
             store(state.factor_rest + block * lanes<T>, inverse.rest);
@@ -272,20 +278,13 @@ template <class T>
 inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size begin,
                        size end) noexcept {
     const ExpConstants<T> constants = exp_constants<T>(task);
-    constexpr size halves = lanes<T> / lanes<double>;
     const Vec<T> nan = splat(static_cast<T>(__builtin_nan("")));
     for (size c = 0; c < task.width; c += lanes<T>) {
         LogSumOrigin<T> origin;
-        Vec<T> sum_is;  // NaN where the sum is
-        for (size half = 0; half < halves; ++half) {
-            origin.log_sum[half] = load(state.log_sum + c + half * lanes<double>);
-            for (size l = 0; l < lanes<double>; ++l) {
-                origin.highest[half][l] =
-                    static_cast<double>(state.highest[c + half * lanes<double> + l]);
-                sum_is[half * lanes<double> + l] = static_cast<T>(origin.log_sum[half][l]);
-            }
-        }
-        const auto defined = sum_is == sum_is;
+        for (int half = 0; half < halves<T>; ++half)
+            origin.set(half, widen_half<T>(load(state.highest + c), half),
+                       load(state.log_sum + c + half * lanes<double>));
+        const auto defined = origin.log_sum == origin.log_sum;
         for (size row = begin; row < end; ++row) {
             T* place = tile_row<T>(task, row) + c;
             store(place, defined ? subtract_log_sum(load(place), origin, constants) : nan);

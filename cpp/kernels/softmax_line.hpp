@@ -26,8 +26,13 @@ template <class T, bool with_plain, bool with_excess>
                                                     const Vec<T> (&p)[group_vectors],
                                                     Vec<T> highest,
                                                     LineAccumulators<T>& sums) noexcept {
-    if constexpr (with_plain) sums.plain.add((p[0] + p[1]) + (p[2] + p[3]));
+    const Vec<T> all = (p[0] + p[1]) + (p[2] + p[3]);
+    if constexpr (with_plain) sums.plain.add(all);
     if constexpr (with_excess) {
+        if (!any_equal(x, highest)) [[likely]] {  // few groups hold a maximum
+            sums.excess.add(all);
+            return;
+        }
         Vec<T> others[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) {
@@ -55,19 +60,26 @@ inline F64 scaled(F64 p, F64 scale, F64 rest) noexcept {
 }
 
 // exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but
-// for the scale.
+// for the scale. The offset is up to 1 from the nearest integer, which the exponential needs.
 template <class T>
 inline F64 maximum_power(F64 near_part, F64 offset, const ExpConstants<T>& constants) noexcept {
-    F64 remainder;
     if constexpr (sizeof(T) == 8) {
-        remainder =
-            reduce<double>(near_part, offset, constants) * splat(constants.inverse_temperature);
+        const F64 rounder = splat(ExpFormat<double>::rounder);
+        const F64 nearest =
+            multiply_add(near_part, splat(constants.inverse_step), rounder) - rounder;
+        const F64 remainder =
+            reduce<double>(near_part, nearest, constants) * splat(constants.inverse_temperature);
+        const F64 whole = nearest > offset   ? splat(2.0)
+                          : nearest < offset ? splat(0.5)
+                                             : splat(1.0);
+        return (splat(1.0) + exp_minus_one_small<double>(remainder)) * whole;
     } else {
-        constexpr double ln2 =
-            0x1.62e42fefa39efp-1;  // offset is below 1000: what ln2 lacks does not show in float
-        remainder = near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
+        // offset is below 1000: what ln2 lacks does not show in float, nor what the polynomial does
+        constexpr double ln2 = 0x1.62e42fefa39efp-1;
+        const F64 remainder =
+            near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
+        return splat(1.0) + exp_minus_one_small<double>(remainder);
     }
-    return splat(1.0) + exp_minus_one_small<double>(remainder);
 }
 
 template <class T>
@@ -83,33 +95,46 @@ inline F64 excess_of(F64 others, F64 maxima, F64 near_part, F64 offset,
            (others * splat(unscale<T>)) / maximum_power<T>(near_part, offset, constants);
 }
 
-// (x - max) / temperature - log_sum. In float the differences are taken in double, where they are
-// exact; in double TwoSum keeps the rounding error of the first.
+// (x - max) / temperature - log_sum. Neither term is positive, so nothing cancels, and at a
+// temperature of 1 the plain differences are within 1.5 ULP. At others, a difference beyond the
+// range of the type may come back into it: the wider type, or the rounding errors kept, take care.
 template <class T>
 struct LogSumOrigin;
 template <>
 struct LogSumOrigin<float> {
-    F64 highest[2], log_sum[2];  // of the lower and the upper lanes
+    F32 highest, log_sum;
+    F64 wide_highest[2], wide_log_sum[2];  // of the lower and the upper lanes
+    void set(int half, F64 new_highest, F64 new_log_sum) noexcept {
+        wide_highest[half] = new_highest;
+        wide_log_sum[half] = new_log_sum;
+        highest = narrow(wide_highest[0], wide_highest[1]);
+        log_sum = narrow(wide_log_sum[0], wide_log_sum[1]);
+    }
 };
 template <>
 struct LogSumOrigin<double> {
-    F64 highest[1], log_sum[1];
+    F64 highest, log_sum;
+    void set(int, F64 new_highest, F64 new_log_sum) noexcept {
+        highest = new_highest;
+        log_sum = new_log_sum;
+    }
 };
 
 [[gnu::always_inline]] inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin,
                                                    const ExpConstants<float>& constants) noexcept {
+    if (!constants.tempered) return (x - origin.highest) - origin.log_sum;
     const F64 inverse = splat(constants.inverse_temperature_wide);
-    return narrow((widen_low(x) - origin.highest[0]) * inverse - origin.log_sum[0],
-                  (widen_high(x) - origin.highest[1]) * inverse - origin.log_sum[1]);
+    return narrow((widen_low(x) - origin.wide_highest[0]) * inverse - origin.wide_log_sum[0],
+                  (widen_high(x) - origin.wide_highest[1]) * inverse - origin.wide_log_sum[1]);
 }
 [[gnu::always_inline]] inline F64 subtract_log_sum(F64 x, const LogSumOrigin<double>& origin,
                                                    const ExpConstants<double>& constants) noexcept {
-    const F64 highest = origin.highest[0], log_sum = origin.log_sum[0];
-    const F64 d = x - highest;
+    const F64 d = x - origin.highest;
+    if (!constants.tempered) return d - origin.log_sum;
     const F64 part = d - x;
-    const F64 error = (x - (d - part)) - (highest + part);
+    const F64 error = (x - (d - part)) - (origin.highest + part);
     const F64 inverse = splat(constants.inverse_temperature);
-    const F64 y = multiply_add(d, inverse, -log_sum) + error * inverse;
+    const F64 y = multiply_add(d, inverse, -origin.log_sum) + error * inverse;
     return d > splat(-0x1.fffffffffffffp1023) ? y : d;  // -inf has no error term; NaN stays
 }
 

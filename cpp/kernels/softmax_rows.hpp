@@ -5,6 +5,8 @@
 // and every line is read once and written once.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/softmax_line.hpp"
 #include "kernels/write_line.hpp"
 
@@ -37,34 +39,103 @@ inline Compute<S> highest_of(const S* x, size length) noexcept {
 // loads too closely when arithmetic comes between them.
 constexpr size prefetch_bytes = 2048;
 
+// The highest of what it is shown, NaN passed over.
+template <class S>
+struct Highest {
+    using T = Compute<S>;
+    Vec<T> best[2];
+
+    Highest() noexcept {
+        for (auto& b : best) b = splat(-static_cast<T>(__builtin_huge_val()));
+    }
+    // A group of vectors.
+    [[gnu::always_inline]] void look_at(const S* x) noexcept {
+#pragma GCC unroll 4
+        for (int k = 0; k < group_vectors; ++k)
+            best[k % 2] = max_or_second(load_as(x + k * lanes<T>), best[k % 2]);
+    }
+    // At most a vector.
+    void look_at_first(const S* x, size count) noexcept {
+        best[0] = max_or_second(load_first_as(x, count, best[0][0]), best[0]);
+    }
+    // Of the `length` elements at x, all of which it has seen.
+    T value(const S*, size) const noexcept { return highest_lane(max_or_second(best[0], best[1])); }
+};
+
+// Numbers of 16 bits are compared as integers, without conversion: signed ones put every positive
+// number above every negative one, unsigned ones the negative ones in reverse.
+template <class S>
+struct HighestOf16Bits {
+    static constexpr size width = 2 * lanes<float>;
+    static constexpr int vectors = group_vectors / 2;
+    I16 most[vectors];
+    U16 least[vectors];
+
+    HighestOf16Bits() noexcept {
+        for (int k = 0; k < vectors; ++k) {
+            most[k] = ~I16{};  // a negative number: replaced by any positive one
+            least[k] = ~U16{};
+        }
+    }
+    [[gnu::always_inline]] void look_at(const S* x) noexcept {
+#pragma GCC unroll 2
+        for (int k = 0; k < vectors; ++k) {
+            const I16 bits = load_vector<I16>(x + k * width);
+            const U16 magnitude = reinterpret_cast<U16>(bits);
+            most[k] = bits > most[k] ? bits : most[k];
+            least[k] = magnitude < least[k] ? magnitude : least[k];
+        }
+    }
+    void look_at_first(const S* x, size count) noexcept {
+        for (size i = 0; i < count; ++i) {
+            const std::uint16_t bits = load_scalar(x + i).bits;
+            const auto signed_bits = static_cast<std::int16_t>(bits);
+            if (signed_bits > most[0][i]) most[0][i] = signed_bits;
+            if (bits < least[0][i]) least[0][i] = bits;
+        }
+    }
+    float value(const S* x, size length) const noexcept {
+        std::int16_t highest = -1;
+        std::uint16_t lowest = 0xffff;
+        for (int k = 0; k < vectors; ++k)
+            for (size l = 0; l < width; ++l) {
+                if (most[k][l] > highest) highest = most[k][l];
+                if (least[k][l] < lowest) lowest = least[k][l];
+            }
+        const auto bits = highest >= 0 ? static_cast<std::uint16_t>(highest) : lowest;
+        if ((bits & 0x7fff) > S::infinity) return highest_of(x, length);  // NaN hides the others
+        const S best = {bits};
+        return load_first_as(&best, 1, 0.0f)[0];
+    }
+};
+
 // The line after the one that is worked on: its maximum is found on the way, which also brings it
 // into the cache. The maximum does not care about order, so its loads begin at a cache line
 // wherever the line begins.
 template <class S>
 struct NextLine {
+    using Best = std::conditional_t<sizeof(S) == 2, HighestOf16Bits<S>, Highest<S>>;
     const S* x;
-    size head = 0;  // elements before the first cache line
-    Vec<Compute<S>> best[group_vectors];
+    size length, head = 0;  // elements before the first cache line
+    Best best;
 
-    NextLine(const S* line, size length) noexcept : x(line) {
-        for (auto& b : best) b = splat(-static_cast<Compute<S>>(__builtin_huge_val()));
+    NextLine(const S* line, size elements) noexcept : x(line), length(elements) {
         const auto misplaced = reinterpret_cast<std::uintptr_t>(line) % 64;
-        if (misplaced == 0 || misplaced % sizeof(S) != 0 || length < 2 * lanes<Compute<S>>) return;
-        head = static_cast<size>((64 - misplaced) / sizeof(S));
-        for (size i = 0; i < head; i += lanes<Compute<S>>)
-            look_at_first(i, head - i < lanes<Compute<S>> ? head - i : lanes<Compute<S>>);
+        const size before = static_cast<size>((64 - misplaced) / sizeof(S));
+        if (misplaced == 0 || misplaced % sizeof(S) != 0 || before > length) return;
+        head = before;
+        constexpr size width = lanes<Compute<S>>;
+        for (size i = 0; i < head; i += width)
+            look_at_first(i, head - i < width ? head - i : width);
     }
-    [[gnu::always_inline]] void look_at(int k, size i) noexcept {
-        best[k] = max_or_second(load_as(x + i), best[k]);
-    }
-    void look_at_first(size i, size count) noexcept {
-        best[0] = max_or_second(load_first_as(x + i, count, best[0][0]), best[0]);
-    }
-    Compute<S> highest() const noexcept {
-        return highest_lane(
-            max_or_second(max_or_second(best[0], best[1]), max_or_second(best[2], best[3])));
-    }
+    void look_at_first(size i, size count) noexcept { best.look_at_first(x + i, count); }
+    Compute<S> highest() const noexcept { return best.value(x, length); }
 };
+
+// Cache lines of results that two groups of elements amount to.
+template <class S>
+constexpr int burst_lines =
+    static_cast<int>(2 * group_vectors * lanes<Compute<S>> / cache_line<Stored<S>>);
 
 // The exponentials of a line, into `p` if they are kept, and their sums.
 template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
@@ -77,27 +148,27 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
     constexpr size width = lanes<T>, group = group_vectors * width;
     constexpr size line = 64 / static_cast<size>(sizeof(S)),
                    ahead = prefetch_bytes / static_cast<size>(sizeof(S));
+    typename NextLine<S>::Best best = next.best;
     size i = 0;
     for (; i + group <= length; i += group) {
-        // Bursts of eight vectors every other group: with four or sixteen, reads and writes get in
-        // each other's way.
+        // Bursts every other group: with bursts of half or twice the length, reads and writes get
+        // in each other's way.
         if constexpr (Pending::writes)
-            if (i & group) pending.template advance<2 * group_vectors>();
+            if (i & group) pending.template advance<burst_lines<S>>();
         Vec<T> v[group_vectors], e[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) v[k] = load_as(x + i + k * width);
 #pragma GCC unroll 8
         for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
-        const size place = i + group + next.head <= length ? i + next.head : i;
+        best.look_at(next.x + (i + group + next.head <= length ? i + next.head : i));
+        exp_scaled<T, is_coarse<S> && !with_excess>(v, origin, constants, e);
+        if constexpr (keep) {
 #pragma GCC unroll 4
-        for (int k = 0; k < group_vectors; ++k) next.look_at(k, place + k * width);
-#pragma GCC unroll 4
-        for (int k = 0; k < group_vectors; ++k) {
-            e[k] = exp_scaled<T>(v[k], origin, constants);
-            if constexpr (keep) store(p + i + k * width, e[k]);
+            for (int k = 0; k < group_vectors; ++k) store(p + i + k * width, e[k]);
         }
         accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
     }
+    next.best = best;
     if (i == length) return;
     const T fill = -static_cast<T>(__builtin_huge_val());
     Vec<T> v[group_vectors], e[group_vectors];
@@ -109,8 +180,8 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         if (count == 0) continue;
         v[k] = load_first_as(x + i, count, fill);
         next.look_at_first(i, count);
-        e[k] = keep_first(exp_scaled<T>(v[k], origin, constants),
-                          count);                // what lies past the end is +0
+        e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
+        e[k] = keep_first(e[k], count);          // what lies past the end is +0
         if constexpr (keep) store(p + i, e[k]);  // the scratch has room for a whole vector
     }
     accumulate_group<T, with_plain, with_excess>(v, e, origin.highest, sums);
@@ -119,7 +190,7 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
 // p[i] * (scale + rest).
 template <class S>
 struct ScaledResult {
-    static constexpr bool writes = true;
+    static constexpr bool writes = true, bounded = true;
     const Compute<S>* p;
     Vec<Compute<S>> scale, rest;
     [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size) const noexcept {
@@ -130,7 +201,7 @@ struct ScaledResult {
 // (x[i] - max) / temperature - log_sum.
 template <class S>
 struct LogResult {
-    static constexpr bool writes = true;
+    static constexpr bool writes = true, bounded = false;
     const S* x;
     LogSumOrigin<Compute<S>> origin;
     ExpConstants<Compute<S>> constants;
@@ -139,8 +210,8 @@ struct LogResult {
     LogResult(const S* line, double highest, double log_sum,
               const ExpConstants<Compute<S>>& exp) noexcept
         : x(line), constants(exp) {
-        for (auto& h : origin.highest) h = splat(highest);
-        for (auto& l : origin.log_sum) l = splat(log_sum);
+        for (int half = 0; half < halves<Compute<S>>; ++half)
+            origin.set(half, splat(highest), splat(log_sum));
     }
     [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size count) const noexcept {
         constexpr size width = lanes<Compute<S>>;
@@ -152,7 +223,7 @@ struct LogResult {
 // Nothing is written.
 template <class S>
 struct NoResult {
-    static constexpr bool writes = false;
+    static constexpr bool writes = false, bounded = false;
     Vec<Compute<S>> operator()(size, size) const noexcept { return Vec<Compute<S>>{}; }
 };
 
@@ -213,6 +284,7 @@ class RowRunner {
     [[gnu::noinline]] void run() noexcept {
         for (size row = 0; row < task_.rows; ++row) one_row(row);
         pending_.finish();
+        pending_.finish_seam();
         if (task_.streaming) finish_streaming();
     }
 
@@ -236,6 +308,7 @@ class RowRunner {
                                                              sums, next, pending);
         highest_ = next.highest();
         pending.finish();
+        pending_ = pending;
         LineSum line = {};
         bool invalid = false;
         if constexpr (with_excess) {
@@ -273,7 +346,8 @@ class RowRunner {
     SoftmaxRows& task_;
     const ExpConstants<T> constants_;
     T highest_;  // of the next line
-    Pending pending_;
+    alignas(64) Stored<S> seam_[cache_line<Stored<S>>];
+    Pending pending_{seam_};
 };
 
 template <class S>
@@ -309,7 +383,7 @@ void piece(SoftmaxPiece& task, SoftmaxOutput output) noexcept {
             near_part, splat(static_cast<double>(origin_offset<T>(origin)[0])), constants);
         LineAccumulators<T> unused = {};
         NextLine<S> none(x, task.length);
-        PendingLine<S, NoResult<S>> nothing;
+        PendingLine<S, NoResult<S>> nothing(nullptr);
         exponentials<S, true, false, false>(x, p, task.length, origin, constants, unused, none,
                                             nothing);
         const T scale = static_cast<T>(task.scale * unscale<T> / of_maximum[0]);

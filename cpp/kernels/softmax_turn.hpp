@@ -65,7 +65,7 @@ inline void turn_rows(const SoftmaxTurn& turn, size begin, size end) noexcept {
                     prefetch(from + ahead * turn.x_stride);
                     v[k] = load_as(from);
                     best = max_or_second(v[k], best);
-                    e[k] = exp_scaled<T>(v[k], origin, constants);
+                    e[k] = exp_scaled<T, is_coarse<S>>(v[k], origin, constants);
                     store(place, e[k]);
                 }
             }

@@ -16,7 +16,9 @@ struct KernelTable {
     std::ptrdiff_t
         line_scratch_bytes;      // longest line (in the compute type) that is kept whole in cache
     std::ptrdiff_t piece_bytes;  // longer lines are worked on in pieces of this size
-    std::ptrdiff_t tile_bytes;   // one packed tile; three of them are in use at a time
+    std::ptrdiff_t tile_bytes;   // one packed tile
+    std::ptrdiff_t wide_tile_bytes;  // one whose rows lie in the array as they are: wider rows are
+                                     // read faster, and there is little else in the cache
     std::ptrdiff_t tile_width;   // most lines side by side in a tile
     std::ptrdiff_t block_bytes;  // what a thread takes at a time
     std::ptrdiff_t streaming_bytes;  // outputs above this are stored past the caches

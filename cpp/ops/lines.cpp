@@ -10,8 +10,6 @@
 namespace unitstride {
 namespace {
 
-constexpr std::uint16_t float16_infinity = 0x7c00, bfloat16_infinity = 0x7f80;
-
 template <class T>
 T read(const char* element) noexcept {
     T value;
@@ -69,8 +67,8 @@ bool is_nan(const char* element, Storage storage) noexcept {
     switch (storage) {
         case Storage::float32: return std::isnan(read<float>(element));
         case Storage::float64: return std::isnan(read<double>(element));
-        case Storage::float16: return (read<std::uint16_t>(element) & 0x7fff) > float16_infinity;
-        case Storage::bfloat16: return (read<std::uint16_t>(element) & 0x7fff) > bfloat16_infinity;
+        case Storage::float16: return (read<std::uint16_t>(element) & 0x7fff) > Float16::infinity;
+        case Storage::bfloat16: return (read<std::uint16_t>(element) & 0x7fff) > BFloat16::infinity;
     }
     return false;
 }

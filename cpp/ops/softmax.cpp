@@ -72,7 +72,6 @@ unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
                         plan,
                         table,
                         table.softmax[static_cast<int>(arguments.storage)],
-                        table.softmax[static_cast<int>(compute_storage(arguments.storage))],
                         constants,
                         out_bytes > static_cast<double>(table.streaming_bytes)};
     return run(call);

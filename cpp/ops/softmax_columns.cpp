@@ -24,8 +24,11 @@ struct Tiling {
         const std::ptrdiff_t lanes = call.kernels.lanes;
         const std::ptrdiff_t bytes = compute_bytes(call.storage());
         const LinesPlan& plan = call.plan;
-        neighbours = plan.outer.axis[plan.outer.count - 1].length;
-        const std::ptrdiff_t fitting = call.table.tile_bytes / (plan.length * bytes);
+        const Axis& across = plan.outer.axis[plan.outer.count - 1];
+        neighbours = across.length;
+        const std::ptrdiff_t tile_bytes =
+            across.stride[operand_x] == 1 ? call.table.wide_tile_bytes : call.table.tile_bytes;
+        const std::ptrdiff_t fitting = tile_bytes / (plan.length * bytes);
         width = std::clamp(fitting / lanes * lanes, lanes, call.table.tile_width);
         width = std::min(width, round_up(neighbours, lanes));
         skew = alignment_skew(call) % width;
@@ -36,8 +39,10 @@ struct Tiling {
   private:
     std::ptrdiff_t alignment_skew(const SoftmaxCall& call) const {
         const Axis& axis = call.plan.outer.axis[call.plan.outer.count - 1];
-        if (!call.arguments.out || axis.stride[operand_out] != 1) return 0;
-        const auto address = reinterpret_cast<std::uintptr_t>(call.arguments.out.data);
+        const bool out_by_rows = call.arguments.out && axis.stride[operand_out] == 1;
+        if (!out_by_rows && axis.stride[operand_x] != 1) return 0;
+        const char* first = out_by_rows ? call.arguments.out.data : call.arguments.x.data;
+        const auto address = reinterpret_cast<std::uintptr_t>(first);
         const auto misplaced = address % scratch_alignment;
         const auto bytes = static_cast<std::uintptr_t>(storage_bytes(call.storage()));
         return misplaced % bytes == 0 ? static_cast<std::ptrdiff_t>(misplaced / bytes) : 0;
@@ -80,7 +85,7 @@ class Tile {
         lines_ = to - from;
         call_.plan.offsets_of(group * tiling_.neighbours + from, offset_);
         undefined_ = false;
-        call_.compute_kernels.columns_begin(task_);
+        call_.kernels.columns_begin(task_);
     }
 
     void fill(std::ptrdiff_t row, std::ptrdiff_t end) {
@@ -91,9 +96,9 @@ class Tile {
                                                           across(operand_x), tiling_.width, false});
         if (call_.masked()) mask_rows(row, end, call_.fill());
         if (lines_ < tiling_.width) clear_padding(row, end);
-        call_.compute_kernels.columns_max(task_, row, end);
+        call_.kernels.columns_max(task_, row, end);
     }
-    void filled() { call_.compute_kernels.columns_origin(task_); }
+    void filled() { call_.kernels.columns_origin(task_); }
 
     // Whether rows can be read, or written, by whole vectors where they lie.
     bool enters_straight() const {
@@ -107,7 +112,7 @@ class Tile {
         const std::ptrdiff_t rows = std::min(call_.kernels.lanes, call_.plan.length);
         call_.kernels.columns_first_max(task_, call_.x_at(offset_[operand_x]), along(operand_x),
                                         rows);
-        call_.compute_kernels.columns_early_origin(task_);
+        call_.kernels.columns_early_origin(task_);
     }
     void take_turn(const Tile* leaving, std::ptrdiff_t row, std::ptrdiff_t end) {
         SoftmaxTurn turn = {
@@ -122,14 +127,14 @@ class Tile {
         }
         call_.kernels.columns_turn(turn, row, end);
     }
-    void restart() { call_.compute_kernels.columns_begin(task_); }
-    bool guess_holds() const { return call_.compute_kernels.columns_origin_holds(task_); }
+    void restart() { call_.kernels.columns_begin(task_); }
+    bool guess_holds() const { return call_.kernels.columns_origin_holds(task_); }
 
     void exponentiate(std::ptrdiff_t row, std::ptrdiff_t end) {
-        call_.compute_kernels.columns_exp(task_, row, end);
+        call_.kernels.columns_exp(task_, row, end);
     }
     unsigned exponentiated() {
-        call_.compute_kernels.columns_sum(task_);
+        call_.kernels.columns_sum(task_);
         unsigned status = 0;
         for (std::ptrdiff_t line = 0; line < lines_; ++line)
             if (task_.sums[line].has_nan) status |= settle_undefined_line(line);
@@ -137,9 +142,19 @@ class Tile {
         return status;
     }
 
+    // The block of rows [row, end), moved so that it begins and ends on cache lines of the output
+    // where lines are contiguous there.
     void write(std::ptrdiff_t row, std::ptrdiff_t end) {
         if (!call_.arguments.out) return;
-        call_.compute_kernels.columns_finish(task_, row, end);
+        const std::ptrdiff_t lead = std::min(rows_before_cache_line(), task_.length);
+        if (row == 0) write_rows(0, lead);
+        write_rows(row + lead, std::min(end + lead, task_.length));
+    }
+
+  private:
+    void write_rows(std::ptrdiff_t row, std::ptrdiff_t end) {
+        if (row >= end) return;
+        call_.kernels.columns_finish(task_, row, end);
         if (undefined_ && call_.masked()) mask_rows(row, end, call_.masked_output());
         const Storage storage = call_.storage();
         const std::ptrdiff_t out_offset = offset_[operand_out] + row * along(operand_out);
@@ -147,8 +162,17 @@ class Tile {
             {call_.out_at(out_offset), row_at(row), end - row, lines_, along(operand_out),
              across(operand_out), tiling_.width, call_.streaming});
     }
-
-  private:
+    // Elements of a line of the output before its first cache line, if all lines have as many.
+    std::ptrdiff_t rows_before_cache_line() const {
+        const std::ptrdiff_t bytes = storage_bytes(call_.storage());
+        const auto misplaced = static_cast<std::ptrdiff_t>(
+            reinterpret_cast<std::uintptr_t>(call_.out_at(offset_[operand_out])) %
+            scratch_alignment);
+        const bool even = along(operand_out) == 1 &&
+                          across(operand_out) * bytes % scratch_alignment == 0 &&
+                          misplaced % bytes == 0;
+        return even && misplaced > 0 ? (scratch_alignment - misplaced) / bytes : 0;
+    }
     static std::ptrdiff_t state_bytes(const SoftmaxCall& call, const Tiling& tiling) {
         return round_up(call.kernels.columns_state_bytes(tiling.width), scratch_alignment);
     }
@@ -241,22 +265,23 @@ class TileTurns {
   private:
     template <class Body>
     void for_each_block(Body&& body) {
-        const std::ptrdiff_t block = call_.compute_kernels.group;
+        const std::ptrdiff_t block = call_.kernels.group;
         for (std::ptrdiff_t row = 0; row < call_.plan.length; row += block)
             body(row, std::min(row + block, call_.plan.length));
     }
     // Fills `tile` while `leaving` is written out, in one pass (Note [Early origin]). False if the
-    // tiles do not lie in the arrays as they are here, or if the guess was bad: then `leaving` is
-    // null and `tile` has to be filled again.
+    // tile does not lie in the array as it is here, or if the guess was bad: then `leaving` is null
+    // and `tile` has to be filled again.
     bool turn(Tile& tile, Tile*& leaving) {
         const bool sums_plainly =
             call_.arguments.output == SoftmaxOutput::softmax && !call_.wants_sums();
-        if (!sums_plainly || !tile.enters_straight() ||
-            (leaving != nullptr && !leaving->leaves_straight()))
-            return false;
+        if (!sums_plainly || !tile.enters_straight()) return false;
+        const bool at_once = leaving == nullptr || leaving->leaves_straight();
         tile.guess_origin();
-        for_each_block(
-            [&](std::ptrdiff_t row, std::ptrdiff_t end) { tile.take_turn(leaving, row, end); });
+        for_each_block([&](std::ptrdiff_t row, std::ptrdiff_t end) {
+            if (!at_once) leaving->write(row, end);
+            tile.take_turn(at_once ? leaving : nullptr, row, end);
+        });
         leaving = nullptr;
         if (tile.guess_holds()) return true;
         tile.restart();

@@ -19,8 +19,7 @@ struct SoftmaxCall {
     const SoftmaxArguments& arguments;
     const LinesPlan& plan;
     const KernelTable& table;
-    const SoftmaxKernels& kernels;          // of the storage type
-    const SoftmaxKernels& compute_kernels;  // of the compute type: for lines that are packed
+    const SoftmaxKernels& kernels;  // of the storage type
     const AnyExpConstants& constants;
     bool streaming;
 

@@ -62,7 +62,7 @@ LineSum sum_piece(const LongLines& lines, const std::ptrdiff_t* offset, std::ptr
     SoftmaxRows task = {
         source.data, nullptr, 1,    lines.piece_length(number), 0,     0, call.exp(),
         nullptr,     0,       &sum, SoftmaxOutput::none,        false, 0};
-    (source.packed ? call.compute_kernels : call.kernels).rows(task);
+    (source.packed ? call.kernels.packed_rows : call.kernels.rows)(task);
     return sum;
 }
 
@@ -111,7 +111,7 @@ void write_piece(const LongLines& lines, const std::ptrdiff_t* offset, std::ptrd
                          work,        call.streaming && straight};
     // Unpacked elements have the storage type, and so has their result; packed ones the compute
     // type.
-    (source.packed ? call.compute_kernels : call.kernels).piece(task, call.arguments.output);
+    (source.packed ? call.kernels.packed_piece : call.kernels.piece)(task, call.arguments.output);
     if (straight) return;
     if (!source.packed) {
         const bool widened = storage == compute_storage(storage);

@@ -103,7 +103,7 @@ class PackedLine {
                             call_.arguments.output,
                             call_.streaming && straight_out,
                             0};
-        call_.compute_kernels.rows(task);
+        call_.kernels.packed_rows(task);
         const unsigned overflow = call_.wants_sums() ? call_.write_log_sums(&sum, 1, offset_) : 0u;
         if (out == nullptr || straight_out) return task.status | overflow;
         // A line of NaN, and one with nothing selected, still have their masked-out values.

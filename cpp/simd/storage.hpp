@@ -1,6 +1,7 @@
 // Loads and stores of every storage type as vectors of its compute type.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "simd/vec.hpp"
@@ -66,6 +67,7 @@ inline F32 load_as(const BFloat16* source) noexcept {
 }
 inline F32 load_as(const float* source) noexcept { return load(source); }
 inline F64 load_as(const double* source) noexcept { return load(source); }
+inline F32 load_as(const Widened* source) noexcept { return load_vector<F32>(source); }
 
 inline U16Half to_storage(F32 v, const Float16*) noexcept {
 #if defined(__AVX512F__)
@@ -95,6 +97,7 @@ inline U16Half to_storage(F32 v, const BFloat16*) noexcept {
 }
 inline F32 to_storage(F32 v, const float*) noexcept { return v; }
 inline F64 to_storage(F64 v, const double*) noexcept { return v; }
+inline F32 to_storage(F32 v, const Widened*) noexcept { return v; }
 
 template <class S>
 inline void store_as(S* target, Vec<Compute<S>> v) noexcept {
@@ -104,7 +107,7 @@ inline void store_as(S* target, Vec<Compute<S>> v) noexcept {
 template <class S>
 inline Vec<Compute<S>> load_first_as(const S* source, size count, Compute<S> fill) noexcept {
     if constexpr (sizeof(S) >= 4) {
-        return load_first(source, count, fill);
+        return load_first(reinterpret_cast<const Compute<S>*>(source), count, fill);
     } else {
         S lane[lanes<float>] = {};
         for (size i = 0; i < count; ++i) lane[i] = load_scalar(source + i);
@@ -141,7 +144,7 @@ inline Vec<Compute<S>> load_first_as(const EverySecond<S>* source, size count,
 template <class S>
 inline void store_first_as(S* target, Vec<Compute<S>> v, size count) noexcept {
     if constexpr (sizeof(S) >= 4) {
-        store_first(target, v, count);
+        store_first(reinterpret_cast<Compute<S>*>(target), v, count);
     } else {
         S lane[lanes<float>];
         store_as(lane, v);
@@ -152,7 +155,7 @@ inline void store_first_as(S* target, Vec<Compute<S>> v, size count) noexcept {
 template <class S>
 inline void store_streaming_as(S* target, Vec<Compute<S>> v) noexcept {
     if constexpr (sizeof(S) >= 4) {
-        store_streaming(target, v);
+        store_streaming(reinterpret_cast<Compute<S>*>(target), v);
     } else {
 #if defined(__AVX512F__)
         _mm256_stream_si256(reinterpret_cast<__m256i*>(target),
@@ -165,6 +168,41 @@ inline void store_streaming_as(S* target, Vec<Compute<S>> v) noexcept {
 #endif
     }
 }
+#if defined(__AVX512F__)
+// The bits of a bfloat16 in the lower half of each lane.
+inline __m512i bounded_bfloat16(F32 v) noexcept {
+    const auto bits = reinterpret_cast<__m512i>(v);
+    const auto half = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+    const auto is_odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+    const auto one = _mm512_set1_epi32(1);
+    return _mm512_srli_epi32(_mm512_mask_add_epi32(half, is_odd, half, one), 16);
+}
+#endif
+
+// Elements of a cache line.
+template <class S>
+constexpr size cache_line = 64 / static_cast<size>(sizeof(S));
+
+// A cache line past the caches; `vector_at(i)` gives the elements from i. `bounded`: they are
+// numbers from 0 to about 1, which round to 16 bits with less care.
+template <bool bounded, class S, class VectorAt>
+[[gnu::always_inline]] inline void store_streaming_line(S* target,
+                                                        const VectorAt& vector_at) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (bounded && std::is_same_v<S, BFloat16>) {
+        const auto first = bounded_bfloat16(vector_at(0));
+        const auto second = bounded_bfloat16(vector_at(lanes<float>));
+        const auto order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+        const auto packed = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(first, second));
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(target), packed);
+        return;
+    }
+#endif
+#pragma GCC unroll 8
+    for (size i = 0; i < cache_line<S>; i += lanes<Compute<S>>)
+        store_streaming_as(target + i, vector_at(i));
+}
+
 // Bytes of storage that one vector of the compute type fills.
 template <class S>
 constexpr std::uintptr_t stored_vector_bytes = vector_bytes / sizeof(Compute<S>) * sizeof(S);

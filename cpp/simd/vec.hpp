@@ -38,6 +38,8 @@ typedef double F64 __attribute__((vector_size(vector_bytes)));
 typedef std::int32_t I32 __attribute__((vector_size(vector_bytes)));
 typedef std::int64_t I64 __attribute__((vector_size(vector_bytes)));
 typedef std::uint32_t U32 __attribute__((vector_size(vector_bytes)));
+typedef std::int16_t I16 __attribute__((vector_size(vector_bytes)));
+typedef std::uint16_t U16 __attribute__((vector_size(vector_bytes)));
 typedef std::uint16_t U16Half __attribute__((vector_size(vector_bytes / 2)));
 
 template <class T>
@@ -319,6 +321,45 @@ inline I64 count_equal(F64 a, F64 b, I64 count) noexcept {
 #endif
 }
 
+template <class V>
+inline bool any_nonzero(V v) noexcept {
+#if defined(__AVX512F__)
+    const auto bits = reinterpret_cast<__m512i>(v);
+    return _mm512_test_epi64_mask(bits, bits) != 0;
+#elif defined(__AVX2__)
+    const auto bits = reinterpret_cast<__m256i>(v);
+    return !_mm256_testz_si256(bits, bits);
+#else
+    const auto words = reinterpret_cast<I64>(v);
+    return (words[0] | words[1]) != 0;
+#endif
+}
+
+// Whether any lane of the vectors equals its lane of `b`.
+template <class V, std::size_t n>
+[[gnu::always_inline]] inline bool any_equal(const V (&v)[n], V b) noexcept {
+#if defined(__AVX512F__)
+    unsigned found = 0;
+#pragma GCC unroll 4
+    for (std::size_t k = 0; k < n; ++k) {
+        if constexpr (sizeof(v[0][0]) == 4) {
+            found |= _mm512_cmp_ps_mask(v[k], b, _CMP_EQ_OQ);
+        } else {
+            found |= _mm512_cmp_pd_mask(v[k], b, _CMP_EQ_OQ);
+        }
+    }
+    return found != 0;
+#else
+    auto found = v[0] == b;
+#pragma GCC unroll 4
+    for (std::size_t k = 1; k < n; ++k) found |= v[k] == b;
+    return any_nonzero(found);
+#endif
+}
+
+// How many vectors of double hold the lanes of one vector of T.
+template <class T>
+constexpr int halves = static_cast<int>(sizeof(double) / sizeof(T));
 // The lower and the upper half of the lanes, in double precision.
 inline F64 widen_low(F32 v) noexcept {
 #if defined(__AVX512F__)
