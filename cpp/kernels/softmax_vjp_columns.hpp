@@ -16,13 +16,11 @@ template <class T>
 struct VjpColumnsState {
     WideSum<T>* total;  // [lanes][width / lanes]
     double *sum, *error;
-    T *factor, *rest, *lowest, *shift, *upper;
-    IntLane<T>* bias;
+    T *factor, *rest, *lowest, *shift, *upper, *rounder;
     bool* has_undefined;
 
     static size bytes(size width) noexcept {
-        const size line = 2 * static_cast<size>(sizeof(double)) + 5 * static_cast<size>(sizeof(T)) +
-                          static_cast<size>(sizeof(IntLane<T>));
+        const size line = 2 * static_cast<size>(sizeof(double)) + 6 * static_cast<size>(sizeof(T));
         return width * (static_cast<size>(sizeof(WideSum<T>)) + line) + 64;
     }
     explicit VjpColumnsState(const VjpColumns& task) noexcept {
@@ -35,8 +33,8 @@ struct VjpColumnsState {
         lowest = rest + width;
         shift = lowest + width;
         upper = shift + width;
-        bias = reinterpret_cast<IntLane<T>*>(upper + width);
-        has_undefined = reinterpret_cast<bool*>(bias + width);
+        rounder = upper + width;
+        has_undefined = reinterpret_cast<bool*>(rounder + width);
     }
     void set(size column, const LineSlope<T>& slope) const noexcept {
         factor[column] = slope.factor;
@@ -44,11 +42,12 @@ struct VjpColumnsState {
         lowest[column] = slope.lowest;
         shift[column] = slope.shift;
         upper[column] = slope.upper;
-        bias[column] = slope.bias;
+        rounder[column] = slope.rounder;
     }
     VectorSlope<T> slope(size column) const noexcept {
-        return {load(factor + column), load(rest + column),  load(lowest + column),
-                load(shift + column),  load(upper + column), load_vector<IntVec<T>>(bias + column)};
+        const Vec<T> shifts = load(shift + column);
+        return {load(factor + column), load(rest + column),    load(lowest + column), shifts,
+                load(upper + column),  load(rounder + column), any_nonzero(shifts)};
     }
 };
 
@@ -182,7 +181,7 @@ inline void vjp_turn_rows(const VjpTurn& turn, size begin, size end) noexcept {
         for (size block = 0; block < blocks; ++block) {
             const size c = block * width;
             if constexpr (leaves) slope.slope = leaving.slope(c);
-            Widened<T> primal[group_vectors] = {}, cotangent[group_vectors] = {};
+            WideVector<T> primal[group_vectors] = {}, cotangent[group_vectors] = {};
 #pragma GCC unroll 4
             for (int k = 0; k < group_vectors; ++k) {
                 const size row = begin + lane + k * width;

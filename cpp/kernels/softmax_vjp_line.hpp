@@ -26,10 +26,10 @@ struct WideFloats {
 inline WideFloats widened(F32 v) noexcept { return {widen_low(v), widen_high(v)}; }
 inline F64 widened(F64 v) noexcept { return v; }
 template <class T>
-using Widened = decltype(widened(Vec<T>{}));
+using WideVector = decltype(widened(Vec<T>{}));
 
 template <class S>
-[[gnu::always_inline]] inline Widened<Compute<S>> load_wide(const S* source) noexcept {
+[[gnu::always_inline]] inline WideVector<Compute<S>> load_wide(const S* source) noexcept {
     return widened(load_as(source));
 }
 [[gnu::always_inline]] inline WideFloats load_wide(const float* source) noexcept {
@@ -86,18 +86,18 @@ template <class T>
 struct LineSlope {
     T factor = 0, rest = 0;              // see the slopes below
     T lowest = 0, shift = 0, upper = 0;  // of the exponential's argument; NaN: no exponential
-    IntLane<T> bias = 0;
+    T rounder = 0;
 };
 // The same for one line per lane.
 template <class T>
 struct VectorSlope {
-    Vec<T> factor, rest, lowest, shift, upper;
-    IntVec<T> bias;
+    Vec<T> factor, rest, lowest, shift, upper, rounder;
+    bool shifted;  // any of them is
 };
 template <class T>
 inline VectorSlope<T> every_lane(const LineSlope<T>& slope) noexcept {
-    return {splat(slope.factor), splat(slope.rest),  splat(slope.lowest),
-            splat(slope.shift),  splat(slope.upper), slope.bias - IntVec<T>{}};
+    return {splat(slope.factor), splat(slope.rest),    splat(slope.lowest), splat(slope.shift),
+            splat(slope.upper),  splat(slope.rounder), slope.shift != 0};
 }
 
 // 1 / temperature as a factor of at least 1 and one of at most 1.
@@ -120,19 +120,19 @@ inline int scale_beside(double factor) noexcept {
     return factor < least && factor > -least ? 0 : ExpFormat<T>::scale_bits;
 }
 template <class T>
-inline void set_scaled(LineSlope<T>& slope, double factor, T near_part, IntLane<T> bias,
+inline void set_scaled(LineSlope<T>& slope, double factor, T near_part, T rounder,
                        const ExpConstants<T>& constants) noexcept {
     // The exponential of this is a normal number without a factor.
     constexpr double least_normal = sizeof(T) == 8 ? 706.0 : 86.0;
     if (scale_beside<T>(factor) != 0) {
         slope.factor = static_cast<T>(factor * unscale<T>);
         slope.lowest = near_part - constants.reach;
-        slope.bias = bias;
+        slope.rounder = rounder;
     } else {
         slope.factor = static_cast<T>(factor);
         slope.lowest =
             near_part - static_cast<T>(least_normal / constants.inverse_temperature_wide);
-        slope.bias = bias + ExpFormat<T>::scale_bits;
+        slope.rounder = rounder - static_cast<T>(ExpFormat<T>::scale_bits);
     }
 }
 
@@ -140,7 +140,8 @@ inline void set_scaled(LineSlope<T>& slope, double factor, T near_part, IntLane<
 template <class T>
 [[gnu::always_inline]] inline Vec<T> bounded_exp(Vec<T> x, const VectorSlope<T>& slope,
                                                  const ExpConstants<T>& constants) noexcept {
-    const LineOrigin<T> origin = {Vec<T>{}, slope.lowest, slope.shift, slope.bias};
+    const LineOrigin<T> origin = {Vec<T>{}, slope.lowest, slope.shift, slope.shifted,
+                                  slope.rounder};
     return exp_scaled<T>(min_or_second(slope.upper, x), origin, constants);
 }
 
@@ -191,7 +192,7 @@ struct LogSoftmaxSlope {
         LineSlope<T> slope;
         const double sum = is_finite(total.sum) ? total.sum + total.error : total.sum;
         const double below = static_cast<double>(TemperatureFactors<T>(common).below);
-        set_scaled<T>(slope, -sum * below, T(0), line_origin<T>(Vec<T>{}, constants).bias[0],
+        set_scaled<T>(slope, -sum * below, T(0), line_origin<T>(Vec<T>{}, constants).rounder[0],
                       constants);
         slope.upper = T(40);  // log-probabilities are at most 0
         return slope;
@@ -246,13 +247,13 @@ inline bool log_sum_slopes(const VjpCommon& common, const T* log_sum, const T* d
             static_cast<double>(log_sum[l]) - static_cast<double>(origin.shift[l]) * inverse;
         remainder[l] = (near_part - offset * ln2_first) - offset * ln2_second;
     }
-    const F64 power = splat(1.0) + exp_minus_one_small<double>(remainder);
+    const F64 power = exp_of_remainder(remainder);
     bool all_defined = true;
     for (size l = 0; l < count; ++l) {
         LineSlope<T>& slope = slopes[l];
         if (is_finite(static_cast<double>(log_sum[l]))) {
             const double factor = static_cast<double>(dy[l]) * inverse / power[l];
-            set_scaled<T>(slope, factor, at[l] - origin.shift[l], origin.bias[l], constants);
+            set_scaled<T>(slope, factor, at[l] - origin.shift[l], origin.rounder[l], constants);
             slope.shift = origin.shift[l];
             slope.upper = at[l] + T(40) / constants.inverse_temperature;
         } else {

@@ -63,7 +63,7 @@ class LineSumming {
     explicit LineSumming(const VjpLine<S>& line) noexcept : line_(line) {}
 
     [[gnu::always_inline]] void add(size i) noexcept {
-        Widened<T> primal[group_vectors] = {}, cotangent[group_vectors];
+        WideVector<T> primal[group_vectors] = {}, cotangent[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) {
             cotangent[k] = load_wide(line_.cotangent + i + k * width);
@@ -73,7 +73,7 @@ class LineSumming {
     }
     void add_last(size i, size length) noexcept {
         if (i == length) return;
-        Widened<T> primal[group_vectors] = {}, cotangent[group_vectors] = {};
+        WideVector<T> primal[group_vectors] = {}, cotangent[group_vectors] = {};
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) {
             const size at = i + k * width, count = length - at < width ? length - at : width;
