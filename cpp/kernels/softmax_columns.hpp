@@ -125,8 +125,7 @@ bool columns_origin_holds(const SoftmaxColumns& task) noexcept {
     IntVec<T> holds = ~IntVec<T>{};
     for (size c = 0; c < task.width; c += lanes<T>) {
         const Vec<T> highest = load(state.highest + c);
-        const Vec<T> missed =
-            load(state.rounder + c) - line_origin<T>(highest, constants).rounder;
+        const Vec<T> missed = load(state.rounder + c) - line_origin<T>(highest, constants).rounder;
         const auto is_near = (highest < far) & (highest > -far);
         holds &= reinterpret_cast<IntVec<T>>(is_near & (missed <= splat(guess_below<T>)) &
                                              (missed >= splat(-guess_above<T>)));
@@ -161,7 +160,7 @@ inline void columns_exp_as(SoftmaxColumns& task, size begin, size end) noexcept 
                     if (row >= end) continue;
                     T* place = tile_row<T>(task, row) + c;
                     v[k] = load(place);
-                    e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
+                    e[k] = exp_scaled<T, is_coarse<S>>(v[k], origin, constants);
                     if constexpr (keep) store(place, e[k]);
                 }
                 if constexpr (with_plain) sums.plain = state.plain[lane * blocks + block];
@@ -280,10 +279,12 @@ inline void finish_log(SoftmaxColumns& task, const ColumnsState<T>& state, size 
     const ExpConstants<T> constants = exp_constants<T>(task);
     const Vec<T> nan = splat(static_cast<T>(__builtin_nan("")));
     for (size c = 0; c < task.width; c += lanes<T>) {
-        LogSumOrigin<T> origin;
-        for (int half = 0; half < halves<T>; ++half)
-            origin.set(half, widen_half<T>(load(state.highest + c), half),
-                       load(state.log_sum + c + half * lanes<double>));
+        F64 highest[halves<T>], log_sum[halves<T>];
+        for (int half = 0; half < halves<T>; ++half) {
+            highest[half] = widen_half<T>(load(state.highest + c), half);
+            log_sum[half] = load(state.log_sum + c + half * lanes<double>);
+        }
+        const LogSumOrigin<T> origin(highest, log_sum);
         const auto defined = origin.log_sum == origin.log_sum;
         for (size row = begin; row < end; ++row) {
             T* place = tile_row<T>(task, row) + c;

@@ -60,25 +60,17 @@ inline F64 scaled(F64 p, F64 scale, F64 rest) noexcept {
 }
 
 // exp((max - shift) / temperature) / 2^offset: what the scaled exponential of the maximum is, but
-// for the scale. The offset is up to 1 from the nearest integer, which the exponential needs.
+// for the scale.
 template <class T>
 inline F64 maximum_power(F64 near_part, F64 offset, const ExpConstants<T>& constants) noexcept {
     if constexpr (sizeof(T) == 8) {
-        const F64 rounder = splat(ExpFormat<double>::rounder);
-        const F64 nearest =
-            multiply_add(near_part, splat(constants.inverse_step), rounder) - rounder;
-        const F64 remainder =
-            reduce<double>(near_part, nearest, constants) * splat(constants.inverse_temperature);
-        const F64 whole = nearest > offset   ? splat(2.0)
-                          : nearest < offset ? splat(0.5)
-                                             : splat(1.0);
-        return (splat(1.0) + exp_minus_one_small<double>(remainder)) * whole;
+        return exp_of_remainder(reduce<double>(near_part, offset, constants) *
+                                splat(constants.inverse_temperature));
     } else {
-        // offset is below 1000: what ln2 lacks does not show in float, nor what the polynomial does
+        // offset is below 1000: what ln2 lacks does not show in float
         constexpr double ln2 = 0x1.62e42fefa39efp-1;
-        const F64 remainder =
-            near_part * splat(constants.inverse_temperature_wide) - offset * splat(ln2);
-        return splat(1.0) + exp_minus_one_small<double>(remainder);
+        return exp_of_remainder(near_part * splat(constants.inverse_temperature_wide) -
+                                offset * splat(ln2));
     }
 }
 
@@ -104,20 +96,18 @@ template <>
 struct LogSumOrigin<float> {
     F32 highest, log_sum;
     F64 wide_highest[2], wide_log_sum[2];  // of the lower and the upper lanes
-    void set(int half, F64 new_highest, F64 new_log_sum) noexcept {
-        wide_highest[half] = new_highest;
-        wide_log_sum[half] = new_log_sum;
-        highest = narrow(wide_highest[0], wide_highest[1]);
-        log_sum = narrow(wide_log_sum[0], wide_log_sum[1]);
-    }
+    LogSumOrigin() = default;
+    LogSumOrigin(const F64 (&h)[2], const F64 (&l)[2]) noexcept
+        : highest(narrow(h[0], h[1])),
+          log_sum(narrow(l[0], l[1])),
+          wide_highest{h[0], h[1]},
+          wide_log_sum{l[0], l[1]} {}
 };
 template <>
 struct LogSumOrigin<double> {
     F64 highest, log_sum;
-    void set(int, F64 new_highest, F64 new_log_sum) noexcept {
-        highest = new_highest;
-        log_sum = new_log_sum;
-    }
+    LogSumOrigin() = default;
+    LogSumOrigin(const F64 (&h)[1], const F64 (&l)[1]) noexcept : highest(h[0]), log_sum(l[0]) {}
 };
 
 [[gnu::always_inline]] inline F32 subtract_log_sum(F32 x, const LogSumOrigin<float>& origin,

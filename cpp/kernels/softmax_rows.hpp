@@ -132,10 +132,9 @@ struct NextLine {
     Compute<S> highest() const noexcept { return best.value(x, length); }
 };
 
-// Cache lines of results that two groups of elements amount to.
-template <class S>
-constexpr int burst_lines =
-    static_cast<int>(2 * group_vectors * lanes<Compute<S>> / cache_line<Stored<S>>);
+// Results go out in bursts of this many cache lines: with half or twice as many, reads and writes
+// get in each other's way.
+constexpr int burst_lines = 8;
 
 // The exponentials of a line, into `p` if they are kept, and their sums.
 template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
@@ -147,21 +146,20 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
     using T = Compute<S>;
     constexpr size width = lanes<T>, group = group_vectors * width;
     constexpr size line = 64 / static_cast<size>(sizeof(S)),
-                   ahead = prefetch_bytes / static_cast<size>(sizeof(S));
+                   ahead = prefetch_bytes / static_cast<size>(sizeof(S)),
+                   burst = burst_lines * cache_line<Stored<S>>;  // whole groups: powers of two
     typename NextLine<S>::Best best = next.best;
     size i = 0;
     for (; i + group <= length; i += group) {
-        // Bursts every other group: with bursts of half or twice the length, reads and writes get
-        // in each other's way.
         if constexpr (Pending::writes)
-            if (i & group) pending.template advance<burst_lines<S>>();
+            if ((i & (burst - group)) == burst - group) pending.template advance<burst_lines>();
         Vec<T> v[group_vectors], e[group_vectors];
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k) v[k] = load_as(x + i + k * width);
 #pragma GCC unroll 8
         for (size k = 0; k < group; k += line) prefetch(next.x + i + k + ahead);
         best.look_at(next.x + (i + group + next.head <= length ? i + next.head : i));
-        exp_scaled<T, is_coarse<S> && !with_excess>(v, origin, constants, e);
+        exp_scaled<T, is_coarse<S>>(v, origin, constants, e);
         if constexpr (keep) {
 #pragma GCC unroll 4
             for (int k = 0; k < group_vectors; ++k) store(p + i + k * width, e[k]);
@@ -180,7 +178,7 @@ template <class S, bool keep, bool with_plain, bool with_excess, class Pending>
         if (count == 0) continue;
         v[k] = load_first_as(x + i, count, fill);
         next.look_at_first(i, count);
-        e[k] = exp_scaled<T, is_coarse<S> && !with_excess>(v[k], origin, constants);
+        e[k] = exp_scaled<T, is_coarse<S>>(v[k], origin, constants);
         e[k] = keep_first(e[k], count);          // what lies past the end is +0
         if constexpr (keep) store(p + i, e[k]);  // the scratch has room for a whole vector
     }
@@ -210,8 +208,10 @@ struct LogResult {
     LogResult(const S* line, double highest, double log_sum,
               const ExpConstants<Compute<S>>& exp) noexcept
         : x(line), constants(exp) {
-        for (int half = 0; half < halves<Compute<S>>; ++half)
-            origin.set(half, splat(highest), splat(log_sum));
+        F64 highest_of_half[halves<Compute<S>>], log_sum_of_half[halves<Compute<S>>];
+        for (auto& h : highest_of_half) h = splat(highest);
+        for (auto& l : log_sum_of_half) l = splat(log_sum);
+        origin = LogSumOrigin<Compute<S>>(highest_of_half, log_sum_of_half);
     }
     [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size count) const noexcept {
         constexpr size width = lanes<Compute<S>>;

@@ -19,8 +19,8 @@ struct KernelTable {
     std::ptrdiff_t tile_bytes;   // one packed tile
     std::ptrdiff_t wide_tile_bytes;  // one whose rows lie in the array as they are: wider rows are
                                      // read faster, and there is little else in the cache
-    std::ptrdiff_t tile_width;   // most lines side by side in a tile
-    std::ptrdiff_t block_bytes;  // what a thread takes at a time
+    std::ptrdiff_t tile_width;       // most lines side by side in a tile
+    std::ptrdiff_t block_bytes;      // what a thread takes at a time
     std::ptrdiff_t streaming_bytes;  // outputs above this are stored past the caches
     std::ptrdiff_t
         short_line_elements;        // contiguous lines up to this length are packed side by side

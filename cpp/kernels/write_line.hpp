@@ -86,8 +86,8 @@ class PendingLine {
 
   private:
     [[gnu::always_inline]] void store_next_line() noexcept {
-        store_streaming_line<Result::bounded>(
-            out_ + next_, [&](size i) { return result_(next_ + i, width); });
+        store_streaming_line<Result::bounded>(out_ + next_,
+                                              [&](size i) { return result_(next_ + i, width); });
     }
     void put_at_seam(size at, size from, size count) noexcept {
         for (size i = 0; i < count; i += width) {

@@ -68,12 +68,9 @@ unsigned run_planned(const SoftmaxArguments& arguments, const LinesPlan& plan) {
         arguments.out ? static_cast<double>(plan.lines) * static_cast<double>(plan.length) *
                             static_cast<double>(storage_bytes(arguments.storage))
                       : 0.0;
-    SoftmaxCall call = {arguments,
-                        plan,
-                        table,
-                        table.softmax[static_cast<int>(arguments.storage)],
-                        constants,
-                        out_bytes > static_cast<double>(table.streaming_bytes)};
+    SoftmaxCall call = {arguments, plan,
+                        table,     table.softmax[static_cast<int>(arguments.storage)],
+                        constants, out_bytes > static_cast<double>(table.streaming_bytes)};
     return run(call);
 }
 

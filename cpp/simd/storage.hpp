@@ -196,6 +196,12 @@ template <bool bounded, class S, class VectorAt>
         const auto packed = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(first, second));
         _mm512_stream_si512(reinterpret_cast<__m512i*>(target), packed);
         return;
+    } else if constexpr (sizeof(S) == 2) {  // halves of a line would go out one by one
+        const auto first = reinterpret_cast<__m256i>(to_storage(vector_at(0), target));
+        const auto second = reinterpret_cast<__m256i>(to_storage(vector_at(lanes<float>), target));
+        const auto packed = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(target), packed);
+        return;
     }
 #endif
 #pragma GCC unroll 8
