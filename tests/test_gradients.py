@@ -213,7 +213,6 @@ def test_lines_that_share_cache_lines(length: int, isa: str) -> None:
     random = random_for("shared", length)
     y = random.random((rows, length), np.float32)
     dy = random.standard_normal((rows, length), np.float32)
-    host = np.full(rows * length + 64, 7.0, np.float32)
     level = y.sum(axis=1)
     calls = (
         lambda part, **out: softmax_vjp(y[part], dy[part], **out),
@@ -222,6 +221,7 @@ def test_lines_that_share_cache_lines(length: int, isa: str) -> None:
     )
     for call in calls:
         for begin in (0, 3):
+            host = np.full(rows * length + 64, 7.0, np.float32)
             out = host[begin : begin + rows * length].reshape(rows, length)
             call(slice(None), out=out)
             for first in range(0, rows, max(1, rows // 50)):

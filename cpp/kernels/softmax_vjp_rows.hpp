@@ -21,6 +21,11 @@ inline Vec<Compute<S>> load_count(const S* source, size count) noexcept {
                                       : load_first_as(source, count, Compute<S>(0));
 }
 
+// Reads a byte and forgets it: the hardware's own prefetching follows loads.
+inline void touch(const void* address) noexcept {
+    asm volatile("" : : "r"(load_scalar(static_cast<const unsigned char*>(address))));
+}
+
 // Brings a group of elements into the cache that is not read otherwise before it is needed, or
 // asks for what is to come.
 template <class S, bool is_read>

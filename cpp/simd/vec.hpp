@@ -130,11 +130,6 @@ inline void prefetch(const T* address) noexcept {
     __builtin_prefetch(address, 0, 3);
 }
 
-// Reads a byte and forgets it: the hardware's own prefetching follows loads.
-inline void touch(const void* address) noexcept {
-    asm volatile("" : : "r"(load_scalar(static_cast<const unsigned char*>(address))));
-}
-
 // The first `count` lanes from memory, `fill` in the others; memory past them is not touched.
 inline F32 load_first(const float* source, size count, float fill) noexcept {
 #if defined(__AVX512F__)
@@ -382,11 +377,6 @@ inline F64 widen_high(F32 v) noexcept {
 #else
     return vcvt_high_f64_f32(v);
 #endif
-}
-// As many floats from memory as a vector of doubles has lanes: cheaper than the halves of a vector.
-inline F64 load_widened(const float* source) noexcept {
-    typedef float Half __attribute__((vector_size(vector_bytes / 2)));
-    return __builtin_convertvector(load_vector<Half>(source), F64);
 }
 inline F32 narrow(F64 low, F64 high) noexcept {
     F32 v;
