@@ -1,6 +1,7 @@
 """The gradients against central differences, and against PyTorch where it is installed."""
 
 import importlib.util
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,62 @@ def test_masked_out_cotangents_never_leak() -> None:
         x = np.full((2, 4), np.where(where, 0.5, value))
         expected = logsumexp_vjp(np.full((2, 4), 0.5), [1.0, 2.0], where=where)
         np.testing.assert_array_equal(logsumexp_vjp(x, [1.0, 2.0], where=where), expected)
+
+
+def test_masked_out_elements_are_zero_beside_huge_cotangents() -> None:
+    """The exponential of what is masked out is never exactly zero: a huge factor would show it."""
+    where = np.array([True, False, True])
+    for dy in (1e30, 1e38):
+        cotangent = np.full(3, dy, np.float32)
+        got = log_softmax_vjp(np.zeros(3, np.float32), cotangent, where=where)
+        assert got[1] == 0
+        got = logsumexp_vjp(np.zeros(3, np.float32), np.float32(dy), where=where)
+        assert got[1] == 0
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_nothing_overflows_or_vanishes_on_the_way(name: str) -> None:
+    """Cotangents at the ends of the range give results in the range, without a warning."""
+    limits = np.finfo(name)
+    y = np.full((3, 40), 1 / 40, name)
+    signs = np.where(np.arange(40) % 2, 1, -1).astype(name)
+    with np.errstate(over="raise"):
+        dy = np.tile(signs * limits.max, (3, 1))
+        got = softmax_vjp(y, dy)
+        np.testing.assert_allclose(got, dy / 40, rtol=4 * limits.eps)
+        got = softmax_vjp(y, dy, temperature=0.5)
+        np.testing.assert_allclose(got, dy / 20, rtol=4 * limits.eps)
+        small = np.tile(np.full(40, limits.tiny * 64, name), (3, 1))
+        got = log_softmax_vjp(np.log(y), small)
+        # Every result is dy - exp(y) 40 dy, about nothing: errors are relative to dy.
+        np.testing.assert_allclose(got / small, 0, atol=40 * limits.eps)
+        level = np.zeros(3, name)
+        got = logsumexp_vjp(np.full((3, 40), -1.0, name), level + small[0, 0], lse=level)
+        np.testing.assert_allclose(got, small * math.exp(-1.0), rtol=4 * limits.eps)
+
+
+@pytest.mark.parametrize("length", [17, 40, 63, 100, 129, 1000])
+def test_lines_that_share_cache_lines(length: int, isa: str) -> None:
+    """Outputs large enough to go past the caches: the lines' ends are joined in memory."""
+    rows = 3_000_000 // length
+    random = random_for("shared", length)
+    y = random.random((rows, length), np.float32)
+    dy = random.standard_normal((rows, length), np.float32)
+    level = y.sum(axis=1)
+    calls = (
+        lambda part, **out: softmax_vjp(y[part], dy[part], **out),
+        lambda part, **out: log_softmax_vjp(-y[part], dy[part], **out),
+        lambda part, **out: logsumexp_vjp(y[part], dy[part, 0], lse=level[part], **out),
+    )
+    for call in calls:
+        for begin in (0, 3):
+            host = np.full(rows * length + 64, 7.0, np.float32)
+            out = host[begin : begin + rows * length].reshape(rows, length)
+            call(slice(None), out=out)
+            for first in range(0, rows, max(1, rows // 50)):
+                part = slice(first, first + 2)
+                np.testing.assert_array_equal(out[part], call(part))
+            assert (host[:begin] == 7).all() and (host[begin + rows * length :] == 7).all()
 
 
 TORCH = """if True:

@@ -3,6 +3,7 @@
 
 #include "kernels/softmax.hpp"
 #include "kernels/wide_sum.hpp"
+#include "simd/compare.hpp"
 #include "simd/exp.hpp"
 #include "simd/log.hpp"
 #include "simd/storage.hpp"

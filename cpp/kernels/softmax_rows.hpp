@@ -43,7 +43,8 @@ constexpr size prefetch_bytes = 2048;
 template <class S>
 struct Highest {
     using T = Compute<S>;
-    Vec<T> best[2];
+    static constexpr int chains = sizeof(T) == 8 ? 1 : 2;  // as the registers allow
+    Vec<T> best[chains];
 
     Highest() noexcept {
         for (auto& b : best) b = splat(-static_cast<T>(__builtin_huge_val()));
@@ -52,14 +53,16 @@ struct Highest {
     [[gnu::always_inline]] void look_at(const S* x) noexcept {
 #pragma GCC unroll 4
         for (int k = 0; k < group_vectors; ++k)
-            best[k % 2] = max_or_second(load_as(x + k * lanes<T>), best[k % 2]);
+            best[k % chains] = max_or_second(load_as(x + k * lanes<T>), best[k % chains]);
     }
     // At most a vector.
     void look_at_first(const S* x, size count) noexcept {
         best[0] = max_or_second(load_first_as(x, count, best[0][0]), best[0]);
     }
     // Of the `length` elements at x, all of which it has seen.
-    T value(const S*, size) const noexcept { return highest_lane(max_or_second(best[0], best[1])); }
+    T value(const S*, size) const noexcept {
+        return highest_lane(max_or_second(best[0], best[chains - 1]));
+    }
 };
 
 // Numbers of 16 bits are compared as integers, without conversion: signed ones put every positive

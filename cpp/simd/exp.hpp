@@ -21,6 +21,7 @@
 #pragma once
 
 #include "core/exp_constants.hpp"
+#include "simd/compare.hpp"
 #include "simd/vec.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {

@@ -52,7 +52,18 @@ inline F32 load_as(const Float16* source) noexcept {
 #endif
 }
 inline F32 load_as(const BFloat16* source) noexcept {
+    // The compiler's own conversion goes by halves.
+#if defined(__AVX512F__)
+    const auto bits =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+    return reinterpret_cast<F32>(_mm512_slli_epi32(bits, 16));
+#elif defined(__AVX2__)
+    const auto bits =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+    return reinterpret_cast<F32>(_mm256_slli_epi32(bits, 16));
+#else
     return reinterpret_cast<F32>(__builtin_convertvector(load_vector<U16Half>(source), U32) << 16);
+#endif
 }
 inline F32 load_as(const float* source) noexcept { return load(source); }
 inline F64 load_as(const double* source) noexcept { return load(source); }
@@ -71,11 +82,18 @@ inline U16Half to_storage(F32 v, const Float16*) noexcept {
 inline U16Half to_storage(F32 v, const BFloat16*) noexcept {
     const U32 bits = reinterpret_cast<U32>(v);
     const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const U32 is_nan = reinterpret_cast<U32>((bits & 0x7fffffffu) > 0x7f800000u);
-    const U32 nan = (bits >> 16) | 0x40u;
     // Adds half of a bfloat16's last place at the end of the range.
     signal_overflow(reinterpret_cast<F32>(bits & 0x7fffffffu) + splat(0x1p119f));
+#if defined(__AVX512F__)
+    const auto is_nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const auto quiet = _mm512_set1_epi32(0x40);
+    return reinterpret_cast<U16Half>(_mm512_cvtepi32_epi16(_mm512_mask_or_epi32(
+        reinterpret_cast<__m512i>(rounded), is_nan, reinterpret_cast<__m512i>(bits >> 16), quiet)));
+#else
+    const U32 is_nan = reinterpret_cast<U32>((bits & 0x7fffffffu) > 0x7f800000u);
+    const U32 nan = (bits >> 16) | 0x40u;
     return __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), U16Half);
+#endif
 }
 inline F32 to_storage(F32 v, const float*) noexcept { return v; }
 inline F64 to_storage(F64 v, const double*) noexcept { return v; }
