@@ -32,6 +32,8 @@ extern constinit const KernelTable table = {
     .softmax = softmax_kernels,
     .softmax_vjp = softmax_vjp_kernels,
     .probe = &probe_kernels,
+    .gemm = gemm_kernels,
+    .gemm_packers = gemm_packers,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

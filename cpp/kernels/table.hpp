@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/storage.hpp"
+#include "kernels/gemm.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
@@ -26,6 +27,8 @@ struct KernelTable {
     const SoftmaxKernels* softmax;  // [storage_count]
     const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
+    const GemmKernels* gemm;          // [element_count]
+    const GemmPackers* gemm_packers;  // [element_count]
 };
 
 }  // namespace unitstride
@@ -38,6 +41,8 @@ extern const PackKernels pack_kernels[storage_count];
 extern const SoftmaxKernels softmax_kernels[storage_count];
 extern const SoftmaxVjpKernels softmax_vjp_kernels[storage_count];
 extern const ProbeKernels probe_kernels;
+extern const GemmKernels gemm_kernels[element_count];
+extern const GemmPackers gemm_packers[element_count];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

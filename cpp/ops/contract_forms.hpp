@@ -1,0 +1,12 @@
+// The forms a contraction takes; `ops/contract.cpp` chooses. Each returns the floating-point flags
+// that were raised (machine bits).
+#pragma once
+
+#include "ops/contract_plan.hpp"
+
+namespace unitstride {
+
+// Packed panels: any contraction, at the speed of the multiplication where that is what takes time.
+unsigned contract_packed(const ContractPlan& plan);
+
+}  // namespace unitstride
