@@ -9,6 +9,7 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.einsum import einsum
 from unitstride.softmax import (
     LogSumExp,
     log_softmax,
@@ -21,6 +22,7 @@ from unitstride.softmax import (
 
 __all__ = [
     "LogSumExp",
+    "einsum",
     "get_num_threads",
     "log_softmax",
     "log_softmax_vjp",

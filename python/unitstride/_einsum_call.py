@@ -1,0 +1,179 @@
+"""The general way of a contraction: every argument checked, plans found or taken from the cache."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unitstride import _einsum_dtypes, _einsum_plan, _outputs
+from unitstride._einsum_parse import Subscripts, parse_lists, parse_text, split_interleaved
+from unitstride._einsum_paths import Choice, read_choice
+from unitstride._einsum_plan import Plan
+from unitstride._einsum_run import as_operand, execute, view_of
+
+Array = NDArray[Any]
+DType = np.dtype[Any]
+
+_MOST_PLANS = 2048  # plans are small; a program that makes more than this starts afresh
+_plans: dict[Any, Plan] = {}
+
+
+def remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put an entry into a cache, which is emptied when it is full."""
+    if len(cache) >= _MOST_PLANS:
+        cache.clear()
+    cache[key] = value
+
+
+def split_arguments(
+    function: str, subscripts: Any, operands: Sequence[Any]
+) -> tuple[list[Array], Callable[[], Subscripts], Any]:
+    """Return the operands as arrays, a function that reads the subscripts, and their key."""
+    if isinstance(subscripts, bytes):
+        subscripts = subscripts.decode("ascii", "replace")
+    if isinstance(subscripts, str):
+        text = str(subscripts)
+        arrays = [as_operand(function, k, value) for k, value in enumerate(operands)]
+        if not arrays:
+            raise ValueError(f"{function}: `operands` must have at least one array, got none")
+        return arrays, lambda: parse_text(function, text, _dimensions(arrays)), text
+    values, lists, output = split_interleaved(function, (subscripts, *operands))
+    arrays = [as_operand(function, k, value) for k, value in enumerate(values)]
+    parsed = parse_lists(function, lists, output, _dimensions(arrays))
+    return arrays, lambda: parsed, (parsed.terms, parsed.output)
+
+
+def _dimensions(arrays: Sequence[Array]) -> tuple[int, ...]:
+    return tuple(array.ndim for array in arrays)
+
+
+def check_order(function: str, order: Any) -> str:
+    """Return the memory order of the result: "C", "F", "A" or "K"."""
+    if order is None:
+        return "K"
+    if not isinstance(order, str) or order not in ("C", "F", "A", "K", "c", "f", "a", "k"):
+        raise ValueError(f"{function}: `order` must be 'C', 'F', 'A' or 'K', got {order!r}")
+    return order.upper()
+
+
+def check_limit(function: str, memory_limit: Any) -> float:
+    """Return the limit in bytes; infinity for None."""
+    if memory_limit is None:
+        return math.inf
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, (int, float, np.number)):
+        raise TypeError(
+            f"{function}: `memory_limit` must be a number of bytes or None, got {memory_limit!r}"
+        )
+    if not memory_limit > 0:
+        raise ValueError(f"{function}: `memory_limit` must be positive, got {memory_limit}")
+    return float(memory_limit)
+
+
+def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
+    """Return `alpha` or `beta` as a Python number that a result of `dtype` can take."""
+    if type(value) is float and dtype.kind in "fc":
+        return value
+    try:
+        factor = np.asarray(value)
+        plain = factor.item() if factor.ndim == 0 and factor.dtype.kind in "biufc" else None
+    except (TypeError, ValueError):
+        plain = None
+    if plain is None:
+        raise TypeError(f"{function}: `{argument}` must be a number, got {value!r}")
+    kinds = {"f": "real", "V": "real", "i": "integer", "u": "integer", "b": "integer"}
+    allowed = {"f": "biuf", "V": "biuf", "i": "biu", "u": "biu", "b": "biu"}
+    if dtype.kind in allowed and factor.dtype.kind not in allowed[dtype.kind]:
+        raise TypeError(
+            f"{function}: `{argument}` must be {kinds[dtype.kind]} for a result of "
+            f"{dtype.name}, got {value!r}"
+        )
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= plain <= np.iinfo(dtype).max:
+        raise ValueError(
+            f"{function}: `{argument}` must be in the range of {dtype.name}, got {value!r}"
+        )
+    return plain if dtype.kind in "iubO" or isinstance(plain, complex) else float(plain)
+
+
+def plan_for(
+    function: str,
+    arrays: Sequence[Array],
+    subscripts: Callable[[], Subscripts],
+    key: Any,
+    dtype: Any = None,
+    casting: str = "safe",
+    optimize: Any = True,
+    memory_limit: Any = None,
+    out_dtype: DType | None = None,
+) -> Plan:
+    """Return the plan of a call, from the cache where there is one."""
+    shapes = tuple(array.shape for array in arrays)
+    dtypes = tuple(array.dtype for array in arrays)
+    full_key = None
+    if optimize is True and memory_limit is None:
+        full_key = (key, shapes, dtypes, dtype, casting, out_dtype)
+        try:
+            found = _plans.get(full_key)
+        except TypeError:  # a `dtype` that is not hashable
+            full_key = found = None
+        if found is not None:
+            return found
+    limit = check_limit(function, memory_limit)
+    parsed = subscripts()
+    choice: Choice = read_choice(function, optimize)
+    resolved = _einsum_dtypes.resolve(function, dtypes, dtype, casting, out_dtype)
+    plan = _einsum_plan.build(function, parsed, shapes, resolved, choice, limit)
+    if full_key is not None:
+        remember(_plans, full_key, plan)
+    return plan
+
+
+def einsum(
+    function: str,
+    subscripts: Any,
+    operands: Sequence[ArrayLike],
+    out: Array | None = None,
+    dtype: Any = None,
+    order: Any = "K",
+    casting: str = "safe",
+    optimize: Any = True,
+    alpha: Any = 1,
+    beta: Any = 0,
+    memory_limit: Any = None,
+) -> Any:
+    """Run einsum for a public function of any name."""
+    arrays, parsed, key = split_arguments(function, subscripts, operands)
+    order = check_order(function, order)
+    if out is None and not (type(beta) is int and beta == 0):
+        if check_factor(function, "beta", beta, np.dtype(np.complex128)) != 0:
+            raise ValueError(f"{function}: `beta` must be 0 without `out`, got {beta!r}")
+        beta = 0
+    if len(arrays) == 1 and out is None and type(alpha) is int and alpha == 1:
+        view = _as_view(function, arrays[0], parsed(), dtype, casting)
+        if view is not None:
+            return view if view.ndim else view[()]
+    out_dtype = out.dtype if isinstance(out, np.ndarray) else None
+    plan = plan_for(
+        function, arrays, parsed, key, dtype, casting, optimize, memory_limit, out_dtype
+    )
+    if out is not None:
+        _outputs.check_out(function, out, plan.shape)
+    alpha = check_factor(function, "alpha", alpha, plan.dtype)
+    beta = check_factor(function, "beta", beta, plan.dtype)
+    return execute(function, plan, arrays, out, order, alpha, beta)
+
+
+def _as_view(
+    function: str, array: Array, subscripts: Subscripts, dtype: Any, casting: str
+) -> Array | None:
+    """Return the view that is the answer for one operand; None where something is summed."""
+    _einsum_dtypes.check_casting(function, casting)
+    if set(subscripts.terms[0]) != set(subscripts.output):
+        return None
+    if dtype is not None:
+        resolved = _einsum_dtypes.resolve(function, (array.dtype,), dtype, casting)
+        if resolved.result != array.dtype:
+            return None
+    _einsum_plan.label_sizes(function, subscripts, (array.shape,))
+    return view_of(subscripts, array)
