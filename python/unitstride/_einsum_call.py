@@ -8,16 +8,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unitstride import _einsum_dtypes, _einsum_plan, _outputs
+from unitstride._backend import core
 from unitstride._einsum_parse import Subscripts, parse_lists, parse_text, split_interleaved
 from unitstride._einsum_paths import Choice, read_choice
 from unitstride._einsum_plan import Plan
-from unitstride._einsum_run import as_operand, execute, view_of
+from unitstride._einsum_run import RECYCLED_FROM, as_operand, execute, view_of
+from unitstride._float_status import report_float_status
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
 _MOST_PLANS = 2048  # plans are small; a program that makes more than this starts afresh
 _plans: dict[Any, Plan] = {}
+_direct: dict[Any, Any] = {}
+_DIRECT = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 
 
 def remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
@@ -96,6 +100,14 @@ def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
     return plain if dtype.kind in "iubO" or isinstance(plain, complex) else float(plain)
 
 
+def check_beta(function: str, beta: Any, out: Array | None) -> None:
+    """Raise where `beta` asks for an `out` that is not there."""
+    if out is not None or (type(beta) is int and beta == 0):
+        return
+    if check_factor(function, "beta", beta, np.dtype(np.complex128)) != 0:
+        raise ValueError(f"{function}: `beta` must be 0 without `out`, got {beta!r}")
+
+
 def plan_for(
     function: str,
     arrays: Sequence[Array],
@@ -129,6 +141,68 @@ def plan_for(
     return plan
 
 
+def direct(key: Any, a: Array, b: Array) -> Any:
+    """Run a small product whose plan is one kernel, without any checks; None where that is not so.
+
+    `key` names the shapes and dtypes of plain arrays, and what is done with them.
+    """
+    found = _direct.get(key)
+    if found is None or core is None:
+        return None
+    a_labels, b_labels, labels, shape, dtype = found
+    result = np.empty(shape, dtype)
+    try:
+        status = core.contract(a, a_labels, b, b_labels, result, labels, 1.0, 0.0)
+    except ValueError:  # steps of an array that are not whole elements: they need a copy
+        return None
+    if status:
+        report_float_status(key[0], status)
+    return result if shape else result[()]
+
+
+def _remember_direct(key: Any, plan: Plan) -> None:
+    """Remember a plan for `direct` if it is one kernel with a small result in C order."""
+    if len(plan.steps) != 1 or plan.slices or plan.follows is not None:
+        return
+    (step,) = plan.steps
+    small = math.prod(plan.shape) * plan.dtype.itemsize < RECYCLED_FROM
+    whole = plan.selections == (None, None)
+    if small and whole and step.dtype == plan.dtype and plan.dtype in _DIRECT:
+        entry = step.first_labels, step.second_labels, step.labels, plan.shape, plan.dtype
+        remember(_direct, key, entry if step.first == 0 else None)
+
+
+def contract(
+    function: str,
+    arrays: list[Array],
+    subscripts: Callable[[], Subscripts],
+    key: Any,
+    out: Array | None = None,
+    dtype: Any = None,
+    order: Any = "K",
+    casting: str = "safe",
+    optimize: Any = True,
+    alpha: Any = 1,
+    beta: Any = 0,
+    memory_limit: Any = None,
+    direct_key: Any = None,
+) -> Any:
+    """Contract arrays by subscripts that are read only where there is no plan yet."""
+    order = check_order(function, order)
+    check_beta(function, beta, out)
+    out_dtype = out.dtype if isinstance(out, np.ndarray) else None
+    plan = plan_for(
+        function, arrays, subscripts, key, dtype, casting, optimize, memory_limit, out_dtype
+    )
+    if out is not None:
+        _outputs.check_out(function, out, plan.shape)
+    alpha = check_factor(function, "alpha", alpha, plan.dtype)
+    beta = check_factor(function, "beta", beta, plan.dtype)
+    if direct_key is not None and plan.operand_dtypes == tuple(array.dtype for array in arrays):
+        _remember_direct(direct_key, plan)
+    return execute(function, plan, arrays, out, order, alpha, beta)
+
+
 def einsum(
     function: str,
     subscripts: Any,
@@ -141,27 +215,30 @@ def einsum(
     alpha: Any = 1,
     beta: Any = 0,
     memory_limit: Any = None,
+    direct_key: Any = None,
 ) -> Any:
-    """Run einsum for a public function of any name."""
+    """Run einsum on any arguments."""
     arrays, parsed, key = split_arguments(function, subscripts, operands)
-    order = check_order(function, order)
-    if out is None and not (type(beta) is int and beta == 0):
-        if check_factor(function, "beta", beta, np.dtype(np.complex128)) != 0:
-            raise ValueError(f"{function}: `beta` must be 0 without `out`, got {beta!r}")
-        beta = 0
     if len(arrays) == 1 and out is None and type(alpha) is int and alpha == 1:
+        check_order(function, order)
         view = _as_view(function, arrays[0], parsed(), dtype, casting)
         if view is not None:
             return view if view.ndim else view[()]
-    out_dtype = out.dtype if isinstance(out, np.ndarray) else None
-    plan = plan_for(
-        function, arrays, parsed, key, dtype, casting, optimize, memory_limit, out_dtype
+    return contract(
+        function,
+        arrays,
+        parsed,
+        key,
+        out,
+        dtype,
+        order,
+        casting,
+        optimize,
+        alpha,
+        beta,
+        memory_limit,
+        direct_key,
     )
-    if out is not None:
-        _outputs.check_out(function, out, plan.shape)
-    alpha = check_factor(function, "alpha", alpha, plan.dtype)
-    beta = check_factor(function, "beta", beta, plan.dtype)
-    return execute(function, plan, arrays, out, order, alpha, beta)
 
 
 def _as_view(

@@ -16,7 +16,7 @@ from unitstride._float_status import OVERFLOW
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
-_RECYCLED_FROM = 1 << 20  # bytes; smaller results come from NumPy's own allocator
+RECYCLED_FROM = 1 << 20  # bytes; smaller results come from NumPy's own allocator
 
 
 def as_operand(function: str, position: int, value: ArrayLike) -> Array:
@@ -34,7 +34,7 @@ def as_operand(function: str, position: int, value: ArrayLike) -> Array:
 def fresh(shape: tuple[int, ...], dtype: DType) -> Array:
     """Return a new array in C order; large ones use memory that was freed before."""
     size = math.prod(shape) * dtype.itemsize
-    if size < _RECYCLED_FROM or _backend.core is None or dtype.hasobject:
+    if size < RECYCLED_FROM or _backend.core is None or dtype.hasobject:
         return np.empty(shape, dtype)
     template = np.broadcast_to(np.uint16(0), (-(-size // 2),))
     return _backend.empty_like(template).view(np.uint8)[:size].view(dtype).reshape(shape)
@@ -77,9 +77,9 @@ def view_of(subscripts: Subscripts, array: Array) -> Array:
     )
 
 
-def _prepare(plan: Plan, arrays: list[Array]) -> list[Array | None]:
+def prepare(plan: Plan, arrays: list[Array]) -> list[Array]:
     """Return the operands in the dtypes and with the axes that the steps read."""
-    prepared: list[Array | None] = []
+    prepared: list[Array] = []
     for array, dtype, selection in zip(arrays, plan.operand_dtypes, plan.selections, strict=True):
         if array.dtype != dtype:
             with np.errstate(all="ignore"):
@@ -90,8 +90,10 @@ def _prepare(plan: Plan, arrays: list[Array]) -> list[Array | None]:
     return prepared
 
 
-def _run_steps(plan: Plan, arrays: list[Array | None], target: Array, alpha: Any, beta: Any) -> int:
+def _run_steps(plan: Plan, operands: list[Array], target: Array, alpha: Any, beta: Any) -> int:
     """Run the steps, the last one into `target`; each array is let go when it has been used."""
+    arrays: list[Array | None] = [*operands]
+    operands.clear()
     status = 0
     last = len(plan.steps) - 1
     for number, step in enumerate(plan.steps):
@@ -157,10 +159,10 @@ def _compute(plan: Plan, arrays: list[Array], target: Array, alpha: Any, beta: A
         return _run_slices(plan, arrays, target, alpha, beta)
     dtype = plan.steps[-1].dtype
     if target.dtype == dtype:
-        return _run_steps(plan, _prepare(plan, arrays), target, alpha, beta)
+        return _run_steps(plan, prepare(plan, arrays), target, alpha, beta)
     # Real operands of a complex result, or 16-bit ones that are computed in 32 bits.
     result = fresh(target.shape, dtype)
-    status = _run_steps(plan, _prepare(plan, arrays), result, 1, 0)
+    status = _run_steps(plan, prepare(plan, arrays), result, 1, 0)
     with np.errstate(all="ignore"):
         total = result if alpha == 1 else result * alpha
         if beta != 0:
