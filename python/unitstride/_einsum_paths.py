@@ -130,15 +130,16 @@ def tree_in_order(count: int) -> Tree:
 def choose_tree(
     function: str, choice: Choice, network: Network, sizes: Sequence[int], largest: float
 ) -> Tree:
-    """Return the tree that ``optimize=`` asks for."""
+    """Return the tree that ``optimize=`` asks for; the lower number of a pair comes first."""
     if choice.method == "given":
         return tree_in_order(len(network.terms))
     if choice.method == "path":
         path = choice.path if choice.path is not None else find_path(choice, network, sizes)
-        return tree_of_path(function, network, path)
-    largest = min(largest, math.inf if choice.largest is None else choice.largest)
-    tree = search(network, choice.method, largest)
-    if tree is None:  # nothing is as small as that: then the best of all
-        tree = search(network, choice.method)
+        tree: Tree | None = tree_of_path(function, network, path)
+    else:
+        largest = min(largest, math.inf if choice.largest is None else choice.largest)
+        tree = search(network, choice.method, largest)
+        if tree is None:  # nothing is as small as that: then the best of all
+            tree = search(network, choice.method)
     assert tree is not None
-    return tree
+    return [(min(pair), max(pair)) for pair in tree]

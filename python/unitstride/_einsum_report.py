@@ -54,6 +54,6 @@ def report(subscripts: Subscripts, sizes: Sequence[int], path: Path) -> str:
     }
     rule = "-" * 74
     lines = [f"{name:>22}:  {value}" for name, value in head.items()]
-    lines += [rule, f"{'scaling':>7} {'current':>23} {'remaining':>40} ", rule]
+    lines += [rule, f"{'scaling':>6} {'current':>24} {'remaining':>40}", rule]
     lines += [f"{scaling:>4}    {now:>24} {rest:>40}" for scaling, now, rest in rows]
     return "\n".join(lines)
