@@ -83,6 +83,25 @@ void scatter_complex_tile(const SweepTask& task, const PanelColumns& panel,
     }
 }
 
+// Fetches what is read next into the second-level cache, a few lines with each tile.
+class Fetching {
+  public:
+    Fetching(const Ahead& ahead, size tiles) noexcept
+        : ahead_(ahead),
+          lines_((ahead.bytes + 63) / 64),
+          each_((lines_ * ahead.count + tiles - 1) / tiles) {}
+    void some() noexcept {
+        for (size i = 0; i < each_ && stretch_ < ahead_.count; ++i) {
+            __builtin_prefetch(ahead_.memory + stretch_ * ahead_.step + line_ * 64, 0, 2);
+            if (++line_ == lines_) ++stretch_, line_ = 0;
+        }
+    }
+
+  private:
+    const Ahead& ahead_;
+    size lines_, each_, stretch_ = 0, line_ = 0;
+};
+
 template <class T, bool is_complex>
 void sweep(const SweepTask& task) noexcept {
     using Stored = std::conditional_t<is_complex, Complex<T>, T>;
@@ -95,6 +114,7 @@ void sweep(const SweepTask& task) noexcept {
     TileTarget<T> target = {
         nullptr, task.row_offset, 0, static_cast<T>(task.alpha), static_cast<T>(task.beta),
         nullptr};
+    Fetching fetching(task.ahead, (task.columns + tile_columns<T> - 1) / tile_columns<T>);
     for (size begin = 0, p = 0; begin < task.columns;
          begin += tile_columns<T>, ++p, b += panel_length) {
         const PanelColumns& panel = task.panels[p];
@@ -106,9 +126,10 @@ void sweep(const SweepTask& task) noexcept {
         for (size r = 0; r < task.rows; ++r) {
             const Stored* row =
                 static_cast<const Stored*>(task.c) + task.row_offset[r] + panel.runs[0].offset;
-            prefetch(row);
-            prefetch(row + lanes<T>);
+            __builtin_prefetch(row, 1, 2);
+            __builtin_prefetch(row + lanes<T>, 1, 2);
         }
+        fetching.some();
         const size vectors = target.columns > lanes<T> ? 2 : 1;
         tile_function<T>(task.rows * parts, vectors, Rows{})(a, b, task.depth * parts, target);
         if (direct) continue;

@@ -17,10 +17,12 @@ struct Run {
     std::ptrdiff_t offset, step, count;
 };
 
-// One panel: `across` are the rows of A (or columns of B) in it, `along` is the summed index.
+// Panels one after the other: `across` are the rows of A (or columns of B) in them, `along` is the
+// summed index.
 struct PanelTask {
     const void* array;
     void* panel;
+    std::ptrdiff_t panel_bytes;  // from panel to panel
     const Run* across;
     std::ptrdiff_t across_runs;
     const Run* along;
@@ -33,6 +35,12 @@ struct PanelColumns {
     std::ptrdiff_t count;
 };
 
+// Stretches of memory that will be read next: `count` of them, `step` bytes apart.
+struct Ahead {
+    const char* memory;
+    std::ptrdiff_t step, count, bytes;
+};
+
 // One panel of A times `columns` columns of packed B.
 struct SweepTask {
     const void* a;
@@ -43,6 +51,7 @@ struct SweepTask {
     const PanelColumns* panels;
     double alpha, beta;            // beta == 0: C is not read
     double alpha_imag, beta_imag;  // complex C only
+    Ahead ahead;
 };
 
 // Sums that were kept wider than C, [rows] lines `stride` apart, rounded into C once.

@@ -76,24 +76,26 @@ void pack_complex_rows(const PanelTask& task) noexcept {
 template <class T>
 void pack_complex_columns(const PanelTask& task) noexcept {
     constexpr size width = tile_columns<T>;
-    T* panel = static_cast<T*>(task.panel);
-    pack_staged<T, width>(task, [&](const T* from, size lines) {
-        for (size i = 0; i < width; ++i) {
-            const size line = i < lines ? i : lines - 1;
-            panel[i] = from[2 * line];
-            panel[width + i] = from[2 * line + 1];
-        }
-        panel += 2 * width;
+    for_each_panel<width>(task, [](const PanelTask& part) {
+        T* panel = static_cast<T*>(part.panel);
+        pack_staged<T, width>(part, [&](const T* from, size lines) {
+            for (size i = 0; i < width; ++i) {
+                const size line = i < lines ? i : lines - 1;
+                panel[i] = from[2 * line];
+                panel[width + i] = from[2 * line + 1];
+            }
+            panel += 2 * width;
+        });
     });
 }
 
 }  // namespace
 
 extern constinit const GemmPackers gemm_packers[element_count] = {
-    {pack_panel<float, tile_rows>, pack_panel<float, tile_columns<float>>},
-    {pack_panel<double, tile_rows>, pack_panel<double, tile_columns<double>>},
-    {pack_panel<Float16, tile_rows>, pack_panel<Float16, tile_columns<float>>},
-    {pack_panel<BFloat16, tile_rows>, pack_panel<BFloat16, tile_columns<float>>},
+    {pack_panel<float, tile_rows>, pack_panels<float, tile_columns<float>>},
+    {pack_panel<double, tile_rows>, pack_panels<double, tile_columns<double>>},
+    {pack_panel<Float16, tile_rows>, pack_panels<Float16, tile_columns<float>>},
+    {pack_panel<BFloat16, tile_rows>, pack_panels<BFloat16, tile_columns<float>>},
     {pack_complex_rows<float>, pack_complex_columns<float>},
     {pack_complex_rows<double>, pack_complex_columns<double>},
 };

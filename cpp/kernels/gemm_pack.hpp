@@ -48,7 +48,28 @@ inline size elements_of(const Run* runs, size count) noexcept {
     return total;
 }
 
-// `count` elements, in whole vectors where that stays inside `room` elements of the target.
+// Calls body(part) for each panel of a task, with the lines that belong to it.
+template <size width, class Body>
+inline void for_each_panel(const PanelTask& task, Body&& body) noexcept {
+    Run across[width];
+    PanelTask part = task;
+    part.across = across;
+    size run = 0, within = 0;
+    for (size panel = 0; run < task.across_runs; ++panel) {
+        part.across_runs = 0;
+        for (size left = width; left > 0 && run < task.across_runs;) {
+            const Run& whole = task.across[run];
+            const size now = whole.count - within < left ? whole.count - within : left;
+            across[part.across_runs++] = {whole.offset + within * whole.step, whole.step, now};
+            left -= now;
+            within += now;
+            if (within == whole.count) ++run, within = 0;
+        }
+        part.panel = static_cast<char*>(task.panel) + panel * task.panel_bytes;
+        body(part);
+    }
+}
+
 template <class S>
 inline void copy_line(Compute<S>* to, const S* from, size count) noexcept {
     using T = Compute<S>;
@@ -178,24 +199,67 @@ void repeat_last_line(T* panel, size lines, size depth) noexcept {
         for (size i = lines; i < filled && i < width; ++i) panel[i] = panel[lines - 1];
 }
 
-template <class S, size width>
-void pack_panel(const PanelTask& task) noexcept {
-    const size lines = elements_of(task.across, task.across_runs);
+// Whether the lines of a task are worth copying, rather than transposing what runs along them.
+inline bool prefers_copying(const PanelTask& task, size lines, size depth) noexcept {
     size contiguous = 0, along_contiguous = 0;
     for (size r = 0; r < task.across_runs; ++r)
         contiguous += task.across[r].step == 1 || task.across[r].count == 1 ? 1 : 0;
     for (size a = 0; a < task.along_runs; ++a)
         along_contiguous += task.along[a].step == 1 ? task.along[a].count : 0;
+    return contiguous == task.across_runs &&
+           (task.across_runs * 4 <= lines || along_contiguous * 2 < depth);
+}
+
+template <class S, size width>
+void pack_panel(const PanelTask& task) noexcept {
+    const size lines = elements_of(task.across, task.across_runs);
     const size depth = elements_of(task.along, task.along_runs);
-    const bool by_copying = contiguous == task.across_runs &&
-                            (task.across_runs * 4 <= lines || along_contiguous * 2 < depth);
-    if (by_copying) {
+    if (prefers_copying(task, lines, depth)) {
         pack_by_copying<S, width>(task);
     } else {
         pack_by_lines<S, width>(task);
     }
     if (lines % lanes<Compute<S>> != 0 && width % lanes<Compute<S>> == 0)
         repeat_last_line<Compute<S>, width>(static_cast<Compute<S>*>(task.panel), lines, depth);
+}
+
+// Whole rows of B to many panels: memory is read in the order in which it lies.
+template <class S, size width>
+void copy_rows_to_panels(const PanelTask& task) noexcept {
+    using T = Compute<S>;
+    const S* array = static_cast<const S*>(task.array);
+    T* panel = static_cast<T*>(task.panel);
+    const size panel_stride = task.panel_bytes / static_cast<size>(sizeof(T));
+    const Run across = task.across[0];
+    const size whole = across.count / width * width, rest = across.count - whole;
+    const size filled = (rest + lanes<T> - 1) / lanes<T> * lanes<T>;
+    for (size a = 0; a < task.along_runs; ++a) {
+        const Run along = task.along[a];
+        for (size k = 0; k < along.count; ++k, panel += width) {
+            const S* line = array + along.offset + k * along.step + across.offset;
+            T* to = panel;
+            const S* later =
+                line + 2 * along.step;  // it may lie outside: a prefetch does not fault
+            for (size i = 0; i < across.count; i += 64 / static_cast<size>(sizeof(S)))
+                __builtin_prefetch(later + i, 0, 2);
+            for (size i = 0; i < whole; i += width, to += panel_stride)
+#pragma GCC unroll 4
+                for (size v = 0; v < width; v += lanes<T>) store(to + v, load_as(line + i + v));
+            if (rest == 0) continue;
+            copy_line(to, line + whole, rest);
+            for (size i = rest; i < filled; ++i) to[i] = to[rest - 1];
+        }
+    }
+}
+
+template <class S, size width>
+void pack_panels(const PanelTask& task) noexcept {
+    if (task.across_runs == 1 && task.across[0].step == 1) {
+        const size depth = elements_of(task.along, task.along_runs);
+        if (prefers_copying(task, task.across[0].count, depth))
+            return copy_rows_to_panels<S, width>(task);
+    }
+    for_each_panel<width>(task, [](const PanelTask& part) { pack_panel<S, width>(part); });
 }
 
 }  // namespace

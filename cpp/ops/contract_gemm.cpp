@@ -80,7 +80,9 @@ class Gemm {
           column_blocks_(blocks_of(plan.column_count, columns_)),
           depth_blocks_(std::max<std::ptrdiff_t>(blocks_of(plan.depth_count, depth_), 1)),
           row_tasks_(blocks_of(band_rows_, rows_)),
-          pack_tasks_(blocks_of(columns_, kernels_.columns * pack_panels)),
+          packs_rows_(ends_contiguous(plan.columns, operand_b)),
+          pack_tasks_(packs_rows_ ? blocks_of(depth_, pack_depth)
+                                  : blocks_of(columns_, kernels_.columns * pack_panels)),
           phases_(checked_multiply(checked_multiply(plan.batches, bands_),
                                    checked_multiply(column_blocks_, depth_blocks_))) {}
 
@@ -109,8 +111,9 @@ class Gemm {
 
   private:
     static constexpr double multiply_adds_per_nanosecond = 50;
+    // One packing task: so many steps of the depth, or so many panels of B.
+    static constexpr std::ptrdiff_t pack_depth = 32, pack_panels = 4;
     static constexpr std::ptrdiff_t rounded_rows = 1024;  // sums of so many are kept in float
-    static constexpr std::ptrdiff_t pack_panels = 4;      // of B in one packing task
 
     // What each thread has for itself.
     struct Own {
@@ -139,7 +142,7 @@ class Gemm {
     void carve_own(Carver& carver, Own& own) const {
         own.panel = carver.take<char>(kernels_.a_panel_bytes * depth_);
         own.row_offset = carver.take<std::ptrdiff_t>(kernels_.rows);
-        own.across = carver.take<Run>(std::max(kernels_.rows, kernels_.columns));
+        own.across = carver.take<Run>(std::max(kernels_.rows, most_runs(plan_.columns, columns_)));
         own.along_a = carver.take<Run>(most_runs(plan_.depth, depth_));
         own.along_b = carver.take<Run>(most_runs(plan_.depth, depth_));
         const std::ptrdiff_t panels = blocks_of(columns_, kernels_.columns);
@@ -203,24 +206,26 @@ class Gemm {
         return offset;
     }
 
+    // A task is a stretch of the depth where rows of B are contiguous, some panels otherwise.
     void pack_columns(Own& own, const Phase& phase, std::ptrdiff_t task, char* packed) const {
-        const char* b =
-            plan_.b + batch_offset(phase.batch, operand_b) * element_bytes(plan_.element_b);
-        PanelTask panel = {};
-        panel.array = b;
-        panel.across = own.across;
-        panel.along = own.along_b;
-        panel.along_runs =
-            list_runs(plan_.depth, operand_b, phase.depth, phase.depths, own.along_b);
         const std::ptrdiff_t width = kernels_.columns;
-        const std::ptrdiff_t begin = task * pack_panels * width;
-        const std::ptrdiff_t end = std::min(begin + pack_panels * width, phase.columns);
-        for (std::ptrdiff_t column = begin; column < end; column += width) {
-            panel.across_runs = list_runs(plan_.columns, operand_b, phase.column + column,
-                                          std::min(width, end - column), own.across);
-            panel.panel = packed + column / width * kernels_.b_panel_bytes * phase.depths;
-            packers_.columns(panel);
-        }
+        const std::ptrdiff_t first = packs_rows_ ? 0 : task * pack_panels * width;
+        const std::ptrdiff_t columns = packs_rows_ ? phase.columns : pack_panels * width;
+        const std::ptrdiff_t step = packs_rows_ ? task * pack_depth : 0;
+        const std::ptrdiff_t steps = packs_rows_ ? pack_depth : phase.depths;
+        if (first >= phase.columns || step >= phase.depths) return;
+        PanelTask panels = {};
+        panels.array =
+            plan_.b + batch_offset(phase.batch, operand_b) * element_bytes(plan_.element_b);
+        panels.panel_bytes = kernels_.b_panel_bytes * phase.depths;
+        panels.panel = packed + first / width * panels.panel_bytes + step * kernels_.b_panel_bytes;
+        panels.across = own.across;
+        panels.across_runs = list_runs(plan_.columns, operand_b, phase.column + first,
+                                       std::min(columns, phase.columns - first), own.across);
+        panels.along = own.along_b;
+        panels.along_runs = list_runs(plan_.depth, operand_b, phase.depth + step,
+                                      std::min(steps, phase.depths - step), own.along_b);
+        packers_.columns(panels);
     }
 
     void list_columns(Own& own, const Phase& phase) const {
@@ -273,6 +278,8 @@ class Gemm {
             sweep.rows = std::min(kernels_.rows, end - row);
             panel.across_runs = list_runs(plan_.rows, operand_a, row, sweep.rows, own.across);
             packers_.rows(panel);
+            const std::ptrdiff_t next = row + kernels_.rows;
+            sweep.ahead = next < band_end ? rows_ahead(panel, next) : Ahead{};
             list_offsets(plan_.rows, operand_c, row, sweep.rows, own.row_offset);
             if (kernels_.round) {
                 sweep_rounded(own, phase, sweep, row - phase.row);
@@ -280,6 +287,22 @@ class Gemm {
                 kernels_.sweep(sweep);
             }
         }
+    }
+
+    // The elements of the next panel of A, where they lie regularly.
+    Ahead rows_ahead(const PanelTask& panel, std::ptrdiff_t row) const {
+        const std::ptrdiff_t bytes = element_bytes(plan_.element_a);
+        if (panel.across_runs != 1 || panel.along_runs != 1) return {};
+        std::ptrdiff_t offset;
+        list_offsets(plan_.rows, operand_a, row, 1, &offset);
+        const Run &across = panel.across[0], &along = panel.along[0];
+        const char* memory =
+            static_cast<const char*>(panel.array) + (offset + along.offset) * bytes;
+        if (along.step == 1)
+            return {memory, across.step * bytes, across.count, along.count * bytes};
+        if (across.step == 1)
+            return {memory, along.step * bytes, along.count, across.count * bytes};
+        return {};
     }
 
     // The sums go to memory of our own, and from there to C when they are complete.
@@ -312,8 +335,9 @@ class Gemm {
     const GemmKernels& kernels_;
     const GemmPackers& packers_;
     const std::ptrdiff_t columns_, depth_, rows_;
-    const std::ptrdiff_t band_rows_, bands_, column_blocks_, depth_blocks_, row_tasks_, pack_tasks_,
-        phases_;
+    const std::ptrdiff_t band_rows_, bands_, column_blocks_, depth_blocks_, row_tasks_;
+    const bool packs_rows_;
+    const std::ptrdiff_t pack_tasks_, phases_;
     char* packed_[2];
     float* sums_;
     Count* done_;  // phases that each block of rows has been through

@@ -103,10 +103,6 @@ void merge_axes(AxisList& list) {
     if (list.count > 0) list.count = kept + 1;
 }
 
-bool ends_contiguous(const AxisList& list, int operand) noexcept {
-    return list.count > 0 && list.axis[list.count - 1].stride[operand] == 1;
-}
-
 // C^T = B^T A^T: rows become columns.
 void swap_roles(ContractPlan& plan) {
     for (AxisList* list : {&plan.batch, &plan.rows, &plan.columns, &plan.depth})
@@ -154,6 +150,10 @@ void place_axis(ContractPlan& plan, const LabelTable::Entry& entry) {
 }
 
 }  // namespace
+
+bool ends_contiguous(const AxisList& axes, int operand) noexcept {
+    return axes.count > 0 && axes.axis[axes.count - 1].stride[operand] == 1;
+}
 
 std::ptrdiff_t element_bytes(Element element) noexcept {
     switch (element) {

@@ -35,6 +35,9 @@ Element real_part_of(Element element) noexcept;
 // Throws Error where labels or sizes do not fit together.
 ContractPlan plan_contraction(const ContractArguments& arguments);
 
+// Whether the last of the axes is contiguous in an operand.
+bool ends_contiguous(const AxisList& axes, int operand) noexcept;
+
 // Offsets of elements begin, begin + 1, ... of a group of axes in one operand, the last axis
 // fastest.
 void list_offsets(const AxisList& axes, int operand, std::ptrdiff_t begin, std::ptrdiff_t count,
