@@ -77,8 +77,11 @@ def check_limit(function: str, memory_limit: Any) -> float:
 
 def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
     """Return `alpha` or `beta` as a Python number that a result of `dtype` can take."""
-    if type(value) is float and dtype.kind in "fc":
+    kind = dtype.kind
+    if type(value) is float and kind in "fc":
         return value
+    if type(value) is int and value in (0, 1):
+        return float(value) if kind in "fcV" else value
     try:
         factor = np.asarray(value)
         plain = factor.item() if factor.ndim == 0 and factor.dtype.kind in "biufc" else None
@@ -88,16 +91,16 @@ def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
         raise TypeError(f"{function}: `{argument}` must be a number, got {value!r}")
     kinds = {"f": "real", "V": "real", "i": "integer", "u": "integer", "b": "integer"}
     allowed = {"f": "biuf", "V": "biuf", "i": "biu", "u": "biu", "b": "biu"}
-    if dtype.kind in allowed and factor.dtype.kind not in allowed[dtype.kind]:
+    if kind in allowed and factor.dtype.kind not in allowed[kind]:
         raise TypeError(
-            f"{function}: `{argument}` must be {kinds[dtype.kind]} for a result of "
+            f"{function}: `{argument}` must be {kinds[kind]} for a result of "
             f"{dtype.name}, got {value!r}"
         )
-    if dtype.kind in "iu" and not np.iinfo(dtype).min <= plain <= np.iinfo(dtype).max:
+    if kind in "iu" and not np.iinfo(dtype).min <= plain <= np.iinfo(dtype).max:
         raise ValueError(
             f"{function}: `{argument}` must be in the range of {dtype.name}, got {value!r}"
         )
-    return plain if dtype.kind in "iubO" or isinstance(plain, complex) else float(plain)
+    return plain if kind in "iubO" or isinstance(plain, complex) else float(plain)
 
 
 def check_beta(function: str, beta: Any, out: Array | None) -> None:
@@ -120,8 +123,8 @@ def plan_for(
     out_dtype: DType | None = None,
 ) -> Plan:
     """Return the plan of a call, from the cache where there is one."""
-    shapes = tuple(array.shape for array in arrays)
-    dtypes = tuple(array.dtype for array in arrays)
+    shapes = tuple([array.shape for array in arrays])
+    dtypes = tuple([array.dtype for array in arrays])
     full_key = None
     if optimize is True and memory_limit is None:
         full_key = (key, shapes, dtypes, dtype, casting, out_dtype)
@@ -141,18 +144,33 @@ def plan_for(
     return plan
 
 
-def direct(key: Any, a: Array, b: Array) -> Any:
-    """Run a small product whose plan is one kernel, without any checks; None where that is not so.
+def direct(key: Any, operands: Sequence[Array]) -> Any:
+    """Run a small contraction of plain arrays without any checks; None where that cannot be.
 
-    `key` names the shapes and dtypes of plain arrays, and what is done with them.
+    `key` begins with the name of the function, and tells shapes, dtypes and what is done.
     """
     found = _direct.get(key)
     if found is None or core is None:
         return None
-    a_labels, b_labels, labels, shape, dtype = found
-    result = np.empty(shape, dtype)
+    steps, like = found
+    if like is not None and not operands[like].flags.c_contiguous:
+        return None  # the result has another order in memory
+    arrays = [*operands]
+    status = 0
     try:
-        status = core.contract(a, a_labels, b, b_labels, result, labels, 1.0, 0.0)
+        for first, a_labels, second, b_labels, labels, shape, dtype in steps:
+            result = np.empty(shape, dtype)
+            status |= core.contract(
+                arrays[first],
+                a_labels,
+                None if second is None else arrays[second],
+                b_labels,
+                result,
+                labels,
+                1.0,
+                0.0,
+            )
+            arrays.append(result)
     except ValueError:  # steps of an array that are not whole elements: they need a copy
         return None
     if status:
@@ -160,16 +178,24 @@ def direct(key: Any, a: Array, b: Array) -> Any:
     return result if shape else result[()]
 
 
-def _remember_direct(key: Any, plan: Plan) -> None:
-    """Remember a plan for `direct` if it is one kernel with a small result in C order."""
-    if len(plan.steps) != 1 or plan.slices or plan.follows is not None:
+def _remember_direct(key: Any, plan: Plan, arrays: list[Array]) -> None:
+    """Remember a plan for `direct` if it reads the operands as they are, and all is small."""
+    if not plan.steps or plan.slices or plan.steps[-1].dtype != plan.dtype:
         return
-    (step,) = plan.steps
-    small = math.prod(plan.shape) * plan.dtype.itemsize < RECYCLED_FROM
-    whole = plan.selections == (None, None)
-    if small and whole and step.dtype == plan.dtype and plan.dtype in _DIRECT:
-        entry = step.first_labels, step.second_labels, step.labels, plan.shape, plan.dtype
-        remember(_direct, key, entry if step.first == 0 else None)
+    as_they_are = plan.operand_dtypes == tuple([array.dtype for array in arrays])
+    largest = max(math.prod(step.shape) * step.dtype.itemsize for step in plan.steps)
+    if (
+        as_they_are
+        and largest < RECYCLED_FROM
+        and plan.dtype in _DIRECT
+        and not any(plan.selections)
+        and (plan.follows is None or plan.follows[1] == tuple((k,) for k in range(len(plan.shape))))
+    ):
+        steps = tuple(
+            (s.first, s.first_labels, s.second, s.second_labels, s.labels, s.shape, s.dtype)
+            for s in plan.steps
+        )
+        remember(_direct, key, (steps, None if plan.follows is None else plan.follows[0]))
 
 
 def contract(
@@ -198,8 +224,8 @@ def contract(
         _outputs.check_out(function, out, plan.shape)
     alpha = check_factor(function, "alpha", alpha, plan.dtype)
     beta = check_factor(function, "beta", beta, plan.dtype)
-    if direct_key is not None and plan.operand_dtypes == tuple(array.dtype for array in arrays):
-        _remember_direct(direct_key, plan)
+    if direct_key is not None:
+        _remember_direct(direct_key, plan, arrays)
     return execute(function, plan, arrays, out, order, alpha, beta)
 
 

@@ -48,6 +48,8 @@ def _allocate(plan: Plan, arrays: list[Array], order: str) -> Array:
         return fresh(shape[::-1], plan.dtype).transpose()
     if order == "K" and plan.follows is not None:
         number, places = plan.follows
+        if arrays[number].flags.c_contiguous and places == tuple((axis,) for axis in axes):
+            return fresh(shape, plan.dtype)
         strides = arrays[number].strides
         steps = [abs(sum(strides[axis] for axis in found)) for found in places]
         inward = sorted(axes, key=lambda axis: -steps[axis])

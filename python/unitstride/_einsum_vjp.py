@@ -118,7 +118,7 @@ class _Backward:
         for (target, labels), (other, other_labels) in (sides, sides[::-1]):
             source, factor = self.arrays[target], self.arrays[other]
             if factor.dtype.kind == "c":
-                factor = factor.conj()
+                factor = np.asarray(factor.conj())
             unique = tuple(dict.fromkeys(labels))
             sizes = dict(zip(labels, source.shape, strict=True))
             dtype = _einsum_dtypes.step_dtype(gradient.dtype, factor.dtype)

@@ -161,9 +161,14 @@ class Native:
         beta: Any,
     ) -> int:
         """Run a contraction of one or two arrays; other dtypes than the core's run on NumPy."""
-        if out.dtype not in _CONTRACTED and out.dtype.name != "bfloat16":
+        if out.dtype in _CONTRACTED:
+            status: int = self._core.contract(
+                a, a_labels, b, b_labels, out, out_labels, alpha, beta
+            )
+            return status
+        if out.dtype.name != "bfloat16":
             return _reference.contract(a, a_labels, b, b_labels, out, out_labels, alpha, beta)
-        status: int = self._core.contract(
+        status = self._core.contract(
             storage_view(a),
             a_labels,
             storage_view(b),

@@ -20,6 +20,20 @@ Array = NDArray[Any]
 _ONE, _ZERO, _KEEP, _SAFE = 1, 0, "K", "safe"
 
 
+def _key(subscripts: str, operands: tuple[Any, ...]) -> Any:
+    """Return what tells the plan of a call on plain arrays; None for other operands."""
+    if len(operands) == 2:
+        a, b = operands
+        if type(a) is type(b) is np.ndarray:
+            return "einsum", subscripts, a.shape, b.shape, a.dtype, b.dtype
+        return None
+    for array in operands:
+        if type(array) is not np.ndarray:
+            return None
+    shapes, dtypes = [array.shape for array in operands], [array.dtype for array in operands]
+    return "einsum", subscripts, *shapes, *dtypes
+
+
 def einsum(
     subscripts: Any,
     /,
@@ -122,8 +136,7 @@ def einsum(
     """
     direct_key = None
     if (
-        len(operands) == 2
-        and out is None
+        out is None
         and dtype is None
         and memory_limit is None
         and alpha is _ONE
@@ -131,11 +144,11 @@ def einsum(
         and optimize is True
         and order is _KEEP
         and casting is _SAFE
+        and type(subscripts) is str
     ):
-        a, b = operands
-        if type(a) is np.ndarray and type(b) is np.ndarray and type(subscripts) is str:
-            direct_key = "einsum", subscripts, a.shape, b.shape, a.dtype, b.dtype
-            found = _einsum_call.direct(direct_key, a, b)
+        direct_key = _key(subscripts, operands)
+        if direct_key is not None:
+            found = _einsum_call.direct(direct_key, operands)
             if found is not None:
                 return found
     return _einsum_call.einsum(

@@ -84,7 +84,7 @@ def matmul(
     direct_key = None
     if out is None and dtype is None and order is _KEEP and casting is _SAME_KIND:
         direct_key = "matmul", a.shape, b.shape, a.dtype, b.dtype
-        found = _einsum_call.direct(direct_key, a, b)
+        found = _einsum_call.direct(direct_key, (a, b))
         if found is not None:
             return found
     if not a.ndim or not b.ndim:
