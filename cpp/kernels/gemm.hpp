@@ -84,4 +84,20 @@ struct GemmPackers {
     void (*columns)(const PanelTask&) noexcept;
 };
 
+// Products of matrices as they lie in memory, `batches` of them: columns of B and C are contiguous,
+// the other strides (in elements) are any.
+struct DirectTask {
+    const void* a;
+    const void* b;
+    void* c;
+    std::ptrdiff_t rows, columns, depth, batches;
+    std::ptrdiff_t a_row, a_depth, b_depth, c_row;
+    std::ptrdiff_t a_batch, b_batch, c_batch;
+    double alpha, beta;  // beta == 0: C is not read
+};
+
+struct DirectKernels {
+    void (*multiply)(const DirectTask&) noexcept;
+};
+
 }  // namespace unitstride

@@ -34,6 +34,7 @@ extern constinit const KernelTable table = {
     .probe = &probe_kernels,
     .gemm = gemm_kernels,
     .gemm_packers = gemm_packers,
+    .direct = direct_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -29,6 +29,7 @@ struct KernelTable {
     const ProbeKernels* probe;
     const GemmKernels* gemm;          // [element_count]
     const GemmPackers* gemm_packers;  // [element_count]
+    const DirectKernels* direct;      // float, double
 };
 
 }  // namespace unitstride
@@ -43,6 +44,7 @@ extern const SoftmaxVjpKernels softmax_vjp_kernels[storage_count];
 extern const ProbeKernels probe_kernels;
 extern const GemmKernels gemm_kernels[element_count];
 extern const GemmPackers gemm_packers[element_count];
+extern const DirectKernels direct_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -84,7 +84,7 @@ unsigned contract(const ContractArguments& arguments) {
         return contract_with_complex_factors(arguments);
     const ContractPlan plan = plan_contraction(arguments);
     if (plan.empty()) return 0;
-    const unsigned raised = contract_packed(plan);
+    const unsigned raised = can_be_direct(plan) ? contract_direct(plan) : contract_packed(plan);
     return (FloatEnvironment::has_overflow(raised) ? status_over : 0u) |
            (FloatEnvironment::has_invalid(raised) ? status_invalid : 0u);
 }

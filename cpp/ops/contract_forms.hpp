@@ -9,4 +9,8 @@ namespace unitstride {
 // Packed panels: any contraction, at the speed of the multiplication where that is what takes time.
 unsigned contract_packed(const ContractPlan& plan);
 
+// Matrices read where they lie, for those that stay in a cache.
+bool can_be_direct(const ContractPlan& plan);
+unsigned contract_direct(const ContractPlan& plan);
+
 }  // namespace unitstride

@@ -86,31 +86,75 @@ class Gemm {
           phases_(checked_multiply(checked_multiply(plan.batches, bands_),
                                    checked_multiply(column_blocks_, depth_blocks_))) {}
 
-    unsigned run() {
-        const std::ptrdiff_t items = checked_multiply(phases_, pack_tasks_ + row_tasks_);
-        const double nanoseconds = plan_.operations() / multiply_adds_per_nanosecond;
-        const int workers = workers_for(nanoseconds, row_tasks_);
+    unsigned run() { return small_batches() ? run_batches() : run_phases(); }
+
+  private:
+    // Products that are too small for several threads, but many.
+    bool small_batches() const noexcept {
+        return plan_.batches > 1 &&
+               plan_.operations() / static_cast<double>(plan_.batches) < shared_from;
+    }
+
+    unsigned run_batches() {
+        const int workers =
+            workers_for(plan_.operations() / multiply_adds_per_nanosecond, plan_.batches);
         Carver sizes(nullptr);
         carve_shared(sizes);
-        Carver own(nullptr);
         Own unused;
-        carve_own(own, unused);
-        const Scratch scratch(checked_add(sizes.used(), checked_multiply(own.used(), workers)), 1);
+        carve_own(sizes, unused);
+        const Scratch scratch(sizes.used(), workers);
+        const std::ptrdiff_t phases = phases_ / plan_.batches;
+        return parallel_for(
+            workers, plan_.batches, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+                Carver carver(scratch.of_worker(worker.index()));
+                const Shared shared = carve_shared(carver);
+                Own own;
+                carve_own(carver, own);
+                own.sums = shared.sums;
+                for (std::ptrdiff_t p = begin * phases; p < end * phases && worker.proceed(); ++p) {
+                    const Phase phase = phase_of(p);
+                    for (std::ptrdiff_t task = 0; task < pack_tasks_; ++task)
+                        pack_columns(own, phase, task, shared.packed[0]);
+                    for (std::ptrdiff_t task = 0; task < row_tasks_; ++task)
+                        multiply_rows(own, phase, task, shared.packed[0]);
+                }
+            });
+    }
+
+    unsigned run_phases() {
+        const std::ptrdiff_t items = checked_multiply(phases_, pack_tasks_ + row_tasks_);
+        const int workers =
+            workers_for(plan_.operations() / multiply_adds_per_nanosecond, row_tasks_);
+        Carver sizes(nullptr);
+        carve_shared(sizes);
+        Carver own_sizes(nullptr);
+        Own unused;
+        carve_own(own_sizes, unused);
+        const std::ptrdiff_t own_bytes = own_sizes.used();
+        const Scratch scratch(checked_add(sizes.used(), checked_multiply(own_bytes, workers)), 1);
         Carver memory(scratch.of_worker(0));
-        carve_shared(memory);
-        for (std::ptrdiff_t task = 0; task < row_tasks_; ++task) new (done_ + task) Count(0);
+        shared_ = carve_shared(memory);
+        for (std::ptrdiff_t task = 0; task < row_tasks_; ++task) new (shared_.done + task) Count(0);
         char* const own_memory = scratch.of_worker(0) + memory.used();
         return parallel_for(workers, workers, [&](Worker& worker, std::ptrdiff_t, std::ptrdiff_t) {
-            Own mine;
-            Carver carver(own_memory + worker.index() * own.used());
-            carve_own(carver, mine);
+            Own own;
+            Carver carver(own_memory + worker.index() * own_bytes);
+            carve_own(carver, own);
+            own.sums = shared_.sums;
             for (std::ptrdiff_t item; (item = next_.fetch_add(1)) < items;)
-                if (!do_item(worker, mine, item)) return;
+                if (!do_item(worker, own, item)) return;
         });
     }
 
-  private:
+    // What the threads of a call have in common.
+    struct Shared {
+        char* packed[2];
+        Count* done;  // phases that each block of rows has been through
+        float* sums;  // of 16-bit types
+    };
+
     static constexpr double multiply_adds_per_nanosecond = 50;
+    static constexpr double shared_from = 1 << 21;  // multiply-adds that threads share
     // One packing task: so many steps of the depth, or so many panels of B.
     static constexpr std::ptrdiff_t pack_depth = 32, pack_panels = 4;
     static constexpr std::ptrdiff_t rounded_rows = 1024;  // sums of so many are kept in float
@@ -125,19 +169,23 @@ class Gemm {
         Run* along_b;
         Run* column_runs;
         PanelColumns* panels;
+        float* sums;
         std::ptrdiff_t* sum_offset;
         Run* sum_runs;
         PanelColumns* sum_panels;
         std::ptrdiff_t column_listed = -1;
     };
 
-    void carve_shared(Carver& carver) {
-        for (char*& packed : packed_)
+    Shared carve_shared(Carver& carver) const {
+        Shared shared;
+        for (char*& packed : shared.packed)
             packed = carver.take<char>(checked_multiply(
                 checked_multiply(blocks_of(columns_, kernels_.columns), kernels_.b_panel_bytes),
                 depth_));
-        done_ = carver.take<Count>(row_tasks_);
-        sums_ = carver.take<float>(kernels_.round ? checked_multiply(band_rows_, columns_) : 0);
+        shared.done = carver.take<Count>(row_tasks_);
+        shared.sums =
+            carver.take<float>(kernels_.round ? checked_multiply(band_rows_, columns_) : 0);
+        return shared;
     }
     void carve_own(Carver& carver, Own& own) const {
         own.panel = carver.take<char>(kernels_.a_panel_bytes * depth_);
@@ -177,16 +225,16 @@ class Gemm {
         Count& multiplied = multiplied_count_[index % 2];
         if (task < pack_tasks_) {
             if (!wait_for(worker, multiplied, use * row_tasks_)) return false;
-            pack_columns(own, phase, task, packed_[index % 2]);
+            pack_columns(own, phase, task, shared_.packed[index % 2]);
             packed.fetch_add(1, std::memory_order_release);
             return worker.proceed();
         }
         const std::ptrdiff_t row_task = task - pack_tasks_;
         if (!wait_for(worker, packed, (use + 1) * pack_tasks_) ||
-            !wait_for(worker, done_[row_task], index))
+            !wait_for(worker, shared_.done[row_task], index))
             return false;
-        multiply_rows(own, phase, row_task, packed_[index % 2]);
-        done_[row_task].fetch_add(1, std::memory_order_release);
+        multiply_rows(own, phase, row_task, shared_.packed[index % 2]);
+        shared_.done[row_task].fetch_add(1, std::memory_order_release);
         multiplied.fetch_add(1, std::memory_order_release);
         return worker.proceed();
     }
@@ -309,7 +357,7 @@ class Gemm {
     void sweep_rounded(Own& own, const Phase& phase, const SweepTask& task,
                        std::ptrdiff_t row) const {
         SweepTask sweep = task;
-        float* sums = sums_ + row * columns_;
+        float* sums = own.sums + row * columns_;
         sweep.c = sums;
         for (std::ptrdiff_t r = 0; r < sweep.rows; ++r) own.sum_offset[r] = r * columns_;
         sweep.row_offset = own.sum_offset;
@@ -338,9 +386,7 @@ class Gemm {
     const std::ptrdiff_t band_rows_, bands_, column_blocks_, depth_blocks_, row_tasks_;
     const bool packs_rows_;
     const std::ptrdiff_t pack_tasks_, phases_;
-    char* packed_[2];
-    float* sums_;
-    Count* done_;  // phases that each block of rows has been through
+    Shared shared_ = {};
     Count next_{0};
     Count packed_count_[2] = {0, 0}, multiplied_count_[2] = {0, 0};
 };

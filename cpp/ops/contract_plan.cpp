@@ -17,9 +17,9 @@ constexpr int component_label = label_limit;  // the parts of complex numbers, a
 class LabelTable {
   public:
     struct Entry {
-        std::ptrdiff_t length = -1;
-        std::ptrdiff_t stride[contract_operands] = {};
-        bool present[contract_operands] = {};
+        std::ptrdiff_t length;
+        std::ptrdiff_t stride[contract_operands];
+        bool present[contract_operands];
     };
 
     LabelTable() noexcept {
@@ -32,16 +32,18 @@ class LabelTable {
                                                 std::to_string(label_limit) + "), got " +
                                                 std::to_string(label));
         short& place = place_[label];
-        if (place < 0) place = static_cast<short>(count_++);
+        if (place < 0) {
+            place = static_cast<short>(count_++);
+            entries_[place] = {length, {}, {}};
+        }
         Entry& entry = entries_[place];
-        if (entry.length >= 0 && entry.length != length)
+        if (entry.length != length)
             throw Error(Error::Kind::value, "contract: label " + std::to_string(label) +
                                                 " has lengths " + std::to_string(entry.length) +
                                                 " and " + std::to_string(length));
         if (operand == operand_c && entry.present[operand_c])
             throw Error(Error::Kind::value,
                         "contract: `out` repeats label " + std::to_string(label));
-        entry.length = length;
         entry.stride[operand] += stride;
         entry.present[operand] = true;
     }
