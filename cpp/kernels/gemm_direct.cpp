@@ -119,6 +119,30 @@ inline Stripes stripes_of(size rows, size most) noexcept {
     return {rows / count, rows % count, count};
 }
 
+// Rows [begin, end) of a matrix, into the second-level cache.
+template <class T>
+inline void fetch_rows(const T* matrix, size stride, size begin, size end, size columns) noexcept {
+    constexpr size line = 64 / static_cast<size>(sizeof(T));
+    for (size r = begin; r < end; ++r)
+        for (size i = 0; i < columns; i += line)
+            __builtin_prefetch(matrix + r * stride + i, 0, 2);
+}
+
+// A share of the matrices of the next product of a batch, with each stripe of this one.
+template <class T>
+inline void fetch_next(const DirectTask& task, size batch, size stripe, size stripes) noexcept {
+    if (batch + 1 >= task.batches) return;
+    const T* a = static_cast<const T*>(task.a) + (batch + 1) * task.a_batch;
+    const T* b = static_cast<const T*>(task.b) + (batch + 1) * task.b_batch;
+    const T* c = static_cast<const T*>(task.c) + (batch + 1) * task.c_batch;
+    const auto share = [=](size total, size i) { return total * i / stripes; };
+    const size row = share(task.rows, stripe), row_end = share(task.rows, stripe + 1);
+    if (task.a_depth == 1) fetch_rows(a, task.a_row, row, row_end, task.depth);
+    fetch_rows(c, task.c_row, row, row_end, task.columns);
+    fetch_rows(b, task.b_depth, share(task.depth, stripe), share(task.depth, stripe + 1),
+               task.columns);
+}
+
 template <class T>
 void direct(const DirectTask& task) noexcept {
     for (size batch = 0; batch < task.batches; ++batch) {
@@ -151,6 +175,7 @@ void direct(const DirectTask& task) noexcept {
                 if (stripe == stripes.high)
                     function = direct_function<T>(stripes.rows, vectors, whole);
                 const size rows = stripes.rows + (stripe < stripes.high);
+                if (begin == 0) fetch_next<T>(task, batch, stripe, stripes.count);
                 function(tile);
                 tile.a += rows * task.a_row;
                 tile.c += rows * task.c_row;
