@@ -89,8 +89,8 @@ def _plain(name: str, sample: Sample) -> Array:
     """Compute a sample by the textbook formula, without any care for overflow."""
     first, *others = (array.astype(np.longdouble) for array in sample.arrays)
     if name == "einsum":
-        left, right, result = labels_of(first.ndim, **sample.keywords)
-        call: tuple[Any, ...] = first, left, others[0], right, result
+        left, right, kept = labels_of(first.ndim, **sample.keywords)
+        call: tuple[Any, ...] = first, left, others[0], right, kept
         return np.asarray(np.einsum(*call))
     axis = sample.keywords["axis"]
     axes = tuple(range(first.ndim)) if axis is None else axis
