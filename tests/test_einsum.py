@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_same_bits, dtype_of, fallback, random_for
-from einsum_cases import PLACES, assert_close, random_array, random_subscripts
+from einsum_cases import PLACES, assert_close, exact, random_array, random_subscripts
 
 import unitstride
 from unitstride import einsum
@@ -393,6 +393,72 @@ def test_sizes_whose_product_overflows() -> None:
         einsum("a,b,c->abc", huge, huge, huge, optimize="greedy")
     with pytest.raises(MemoryError):
         einsum("a,b->ab", huge, huge[: 2**28])
+
+
+# Accuracy.
+
+DISTRIBUTIONS = ("normal", "lognormal", "cauchy", "cancelling")
+
+
+def draw(random: Any, distribution: str, shape: tuple[int, ...]) -> Any:
+    if distribution == "lognormal":
+        return random.lognormal(size=shape)
+    if distribution == "cauchy":
+        return np.clip(random.standard_cauchy(shape), -1e6, 1e6)
+    values = random.standard_normal(shape)
+    if distribution == "cancelling":  # neighbours along the summed axis nearly cancel
+        values[..., 1::2] = -values[..., : values.shape[-1] // 2 * 2 : 2] * (1 + 1e-6)
+    return values
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", ["float32", "float64", "complex64", "complex128"])
+def test_error_bound(name: str, distribution: str, isa: str) -> None:
+    """Long and short sums of every pattern, componentwise against the sum of magnitudes.
+
+    On the fallback matrix products are those of NumPy's BLAS, some of which add a whole sum in
+    one chain: twice as much is allowed there.
+    """
+    factor = 32.0 if isa == "numpy" else 16.0
+    random = random_for("einsum error", name, distribution)
+    for subscripts, shapes in (
+        ("ij,kj->ik", ((5, 3000), (7, 3000))),
+        ("ij,kj->ki", ((65, 400), (33, 400))),
+        ("bij,bkj->bik", ((3, 17, 600), (3, 9, 600))),
+        ("ij,j->i", ((9, 5000), (5000,))),
+        ("i,ji->j", ((5000,), (9, 5000))),
+        ("ij,ij->", ((30, 700), (30, 700))),
+        ("ij,ij->i", ((30, 700), (30, 700))),
+        ("ij->i", ((6, 20_000),)),
+        ("ij->", ((60, 2000),)),
+        ("ij,kj,j->ik", ((5, 900), (6, 900), (900,))),
+    ):
+        arrays = []
+        for shape in shapes:
+            values = draw(random, distribution, shape)
+            if name.startswith("complex"):
+                values = values + 1j * draw(random, distribution, shape)
+            arrays.append(values.astype(name))
+        assert_close(einsum(subscripts, *arrays), subscripts, arrays, factor)
+
+
+def test_never_much_worse_than_numpy() -> None:
+    """The largest error of each call beside NumPy's, in units of roundoff of the magnitudes.
+
+    Up to half of the promised bound is fine, where NumPy may be lucky; beyond, ours is at most
+    twice NumPy's.
+    """
+    random = random_for("beside numpy")
+    for _ in range(2000):
+        subscripts, arrays = random_call(random, ("float32", "float64"))
+        got = np.asarray(einsum(subscripts, *arrays))
+        if got.dtype.name not in ("float32", "float64") or not got.size:
+            continue
+        theirs = np.asarray(np.einsum(subscripts, *arrays))
+        value, scale = exact(subscripts, arrays, got.dtype.name)
+        unit = np.where(scale == 0, 1, scale * float(np.finfo(got.dtype).eps) / 2)
+        ours = np.max(np.abs(got - value) / unit)
+        assert ours <= max(8.0, 2 * np.max(np.abs(theirs - value) / unit)), subscripts
 
 
 # What NumPy's documentation shows.

@@ -16,15 +16,7 @@ from unitstride.einsum import (
     einsum_path,
     einsum_vjp,
 )
-from unitstride.products import (
-    diagonal,
-    inner,
-    matmul,
-    outer,
-    tensordot,
-    trace,
-    transpose,
-)
+from unitstride.products import inner, matmul, outer, tensordot
 from unitstride.softmax import (
     LogSumExp,
     log_softmax,
@@ -34,6 +26,7 @@ from unitstride.softmax import (
     softmax,
     softmax_vjp,
 )
+from unitstride.views import diagonal, trace, transpose
 
 __all__ = [
     "ContractExpression",

@@ -29,6 +29,7 @@ Array = NDArray[Any]
 _OWN, _PLAIN, _MEMORY, _PEAK = "unitstride", "plain", "memory", "peak"
 _PROBE_BYTES = 64 << 20
 _PROBE_ROUNDS = 2_000_000
+_MOST_OF_NUMPY = 8  # operands; the loop over all labels that it falls back to takes minutes
 _STREAMS = 4 << 20  # arrays of fewer bytes stay in a cache: memory is not their limit
 
 
@@ -81,7 +82,9 @@ def ours(case: Contraction, arrays: tuple[Array, ...]) -> Call:
 
 
 def numpy_call(case: Contraction, arrays: tuple[Array, ...]) -> Call:
-    """Return the optimised call of NumPy."""
+    """Return the optimised call of NumPy, whose search gives up on large networks."""
+    if len(arrays) > _MOST_OF_NUMPY:
+        raise Unavailable
     return partial(np.einsum, case.subscripts, *arrays, optimize=True)
 
 

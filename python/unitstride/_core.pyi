@@ -45,6 +45,20 @@ def logsumexp_vjp(
     temperature: float,
 ) -> int: ...
 
+# Labels are numbers from 0 to 255. `b` is None, with no labels, for one array. All arrays have one
+# 16-bit dtype, or real and complex ones of one precision; `out` is complex if an input is.
+def contract(
+    a: _Array,
+    a_labels: tuple[int, ...],
+    b: _Array | None,
+    b_labels: tuple[int, ...],
+    out: _Array,
+    out_labels: tuple[int, ...],
+    alpha: complex,
+    beta: complex,
+    /,
+) -> int: ...
+
 # None for anything but a native float32 or float64 ndarray and an int axis in range, and for a
 # call with floating-point status to report.
 def softmax_fast(x: object, axis: object) -> _Array | None: ...
