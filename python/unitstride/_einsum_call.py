@@ -20,6 +20,8 @@ DType = np.dtype[Any]
 
 _MOST_PLANS = 2048  # plans are small; a program that makes more than this starts afresh
 _plans: dict[Any, Plan] = {}
+# For `direct`: the steps, and the operand whose order in memory the result takes, if any; or no
+# steps, and the order of axes of a view.
 _direct: dict[Any, Any] = {}
 _DIRECT = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 
@@ -150,9 +152,13 @@ def direct(key: Any, operands: Sequence[Array]) -> Any:
     `key` begins with the name of the function, and tells shapes, dtypes and what is done.
     """
     found = _direct.get(key)
-    if found is None or core is None:
+    if found is None:
         return None
     steps, like = found
+    if steps is None:
+        return operands[0].transpose(like)
+    if core is None:
+        return None
     if like is not None and not operands[like].flags.c_contiguous:
         return None  # the result has another order in memory
     arrays = [*operands]
@@ -249,6 +255,9 @@ def einsum(
         check_order(function, order)
         view = _as_view(function, arrays[0], parsed(), dtype, casting)
         if view is not None:
+            if direct_key is not None and 0 < view.ndim == arrays[0].ndim:
+                (term,), output = parsed().terms, parsed().output
+                remember(_direct, direct_key, (None, tuple(map(term.index, output))))
             return view if view.ndim else view[()]
     return contract(
         function,
