@@ -6,6 +6,8 @@
 // of B, which stream from the second level; C is fetched one tile ahead.
 #include "kernels/gemm.hpp"
 
+#include <type_traits>
+
 #include "kernels/gemm_tile.hpp"
 #include "kernels/table.hpp"
 #include "simd/storage.hpp"

@@ -124,8 +124,7 @@ template <class T>
 inline void fetch_rows(const T* matrix, size stride, size begin, size end, size columns) noexcept {
     constexpr size line = 64 / static_cast<size>(sizeof(T));
     for (size r = begin; r < end; ++r)
-        for (size i = 0; i < columns; i += line)
-            __builtin_prefetch(matrix + r * stride + i, 0, 2);
+        for (size i = 0; i < columns; i += line) __builtin_prefetch(matrix + r * stride + i, 0, 2);
 }
 
 // A share of the matrices of the next product of a batch, with each stripe of this one.

@@ -35,6 +35,7 @@ extern constinit const KernelTable table = {
     .gemm = gemm_kernels,
     .gemm_packers = gemm_packers,
     .direct = direct_kernels,
+    .stream = stream_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -7,6 +7,7 @@
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/softmax_vjp.hpp"
+#include "kernels/stream.hpp"
 
 namespace unitstride {
 
@@ -30,6 +31,7 @@ struct KernelTable {
     const GemmKernels* gemm;          // [element_count]
     const GemmPackers* gemm_packers;  // [element_count]
     const DirectKernels* direct;      // float, double
+    const StreamKernels* stream;      // float, double
 };
 
 }  // namespace unitstride
@@ -45,6 +47,7 @@ extern const ProbeKernels probe_kernels;
 extern const GemmKernels gemm_kernels[element_count];
 extern const GemmPackers gemm_packers[element_count];
 extern const DirectKernels direct_kernels[2];
+extern const StreamKernels stream_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -84,7 +84,12 @@ unsigned contract(const ContractArguments& arguments) {
         return contract_with_complex_factors(arguments);
     const ContractPlan plan = plan_contraction(arguments);
     if (plan.empty()) return 0;
-    const unsigned raised = can_be_direct(plan) ? contract_direct(plan) : contract_packed(plan);
+    unsigned raised;
+    if (can_be_direct(plan)) {
+        raised = contract_direct(plan);
+    } else if (!contract_streaming(plan, raised)) {
+        raised = contract_packed(plan);
+    }
     return (FloatEnvironment::has_overflow(raised) ? status_over : 0u) |
            (FloatEnvironment::has_invalid(raised) ? status_invalid : 0u);
 }

@@ -27,6 +27,7 @@ bool contiguous(const AxisList& axes, int operand) noexcept {
 bool can_be_direct(const ContractPlan& plan) {
     if (plan.element_c != Element::float32 && plan.element_c != Element::float64) return false;
     if (plan.rows.count > 1 || plan.columns.count > 1 || plan.depth.count > 1) return false;
+    if (plan.row_count < 2 || plan.column_count < 2 || plan.depth_count < 2) return false;
     if (!contiguous(plan.columns, operand_b) || !contiguous(plan.columns, operand_c)) return false;
     const std::ptrdiff_t bytes = element_bytes(plan.element_c);
     return plan.depth_count <= most_depth &&

@@ -153,6 +153,11 @@ void place_axis(ContractPlan& plan, const LabelTable::Entry& entry) {
 
 }  // namespace
 
+void order_axes(AxisList& axes) {
+    sort_axes(axes, operand_c, operand_a, operand_b);
+    merge_axes(axes);
+}
+
 bool ends_contiguous(const AxisList& axes, int operand) noexcept {
     return axes.count > 0 && axes.axis[axes.count - 1].stride[operand] == 1;
 }

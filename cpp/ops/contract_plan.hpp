@@ -35,6 +35,8 @@ Element real_part_of(Element element) noexcept;
 // Throws Error where labels or sizes do not fit together.
 ContractPlan plan_contraction(const ContractArguments& arguments);
 
+// Large strides of C outside, then merged.
+void order_axes(AxisList& axes);
 // Whether the last of the axes is contiguous in an operand.
 bool ends_contiguous(const AxisList& axes, int operand) noexcept;
 
