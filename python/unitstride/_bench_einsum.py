@@ -161,10 +161,9 @@ def _limits(case: Contraction) -> tuple[dict[str, Call], dict[str, float]]:
     calls: dict[str, Call] = {}
     share: dict[str, float] = {}
     if case.operations:
-        done = core.probe_multiply_add(_PROBE_ROUNDS)
-        double = 2.0 if case.dtype in ("float64", "complex128") else 1.0
-        calls[_PEAK] = partial(core.probe_multiply_add, _PROBE_ROUNDS)
-        share[_PEAK] = double * case.operations / done
+        parts = "float64" if case.dtype in ("float64", "complex128") else "float32"
+        calls[_PEAK] = partial(core.probe_fma, parts, _PROBE_ROUNDS)
+        share[_PEAK] = case.operations / calls[_PEAK]()
     traffic = case.bytes_read + case.bytes_written
     if traffic >= _STREAMS:
         source = core.empty_like(np.ones(_PROBE_BYTES // 4, np.float32))
