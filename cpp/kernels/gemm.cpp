@@ -7,6 +7,7 @@
 #include "kernels/gemm.hpp"
 
 #include <type_traits>
+#include <utility>
 
 #include "kernels/gemm_tile.hpp"
 #include "kernels/table.hpp"
@@ -48,6 +49,34 @@ void scatter_tile(const SweepTask& task, const PanelColumns& panel, const T* sum
     }
 }
 
+// (re, im) pairs of one half of the lanes of two vectors.
+template <class T, size first, std::size_t... lane>
+inline Vec<T> paired(Vec<T> real, Vec<T> imag, std::index_sequence<lane...>) noexcept {
+    const IntVec<T> index = {static_cast<IntLane<T>>(first + static_cast<size>(lane) / 2 +
+                                                     (lane % 2 ? lanes<T> : 0))...};
+    return __builtin_shuffle(real, imag, index);
+}
+
+// Whole vectors of contiguous complex numbers, real factors; returns how many were written.
+template <class T>
+inline size write_pairs(T* to, const T* real, const T* imag, size count, T alpha, T beta) noexcept {
+    using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
+    const Vec<T> alphas = splat(alpha), betas = splat(beta);
+    size i = 0;
+    for (; i + lanes<T> <= count; i += lanes<T>, to += 2 * lanes<T>) {
+        const Vec<T> x = load(real + i), y = load(imag + i);
+        Vec<T> low = alphas * paired<T, 0>(x, y, Lanes{});
+        Vec<T> high = alphas * paired<T, lanes<T> / 2>(x, y, Lanes{});
+        if (beta != T(0)) {
+            low = low + betas * load(to);
+            high = high + betas * load(to + lanes<T>);
+        }
+        store(to, low);
+        store(to + lanes<T>, high);
+    }
+    return i;
+}
+
 // A tile whose rows are real and imaginary parts in turn.
 template <class T>
 void scatter_complex_tile(const SweepTask& task, const PanelColumns& panel,
@@ -62,7 +91,11 @@ void scatter_complex_tile(const SweepTask& task, const PanelColumns& panel,
         for (size p = 0; p < panel.count;
              real += panel.runs[p].count, imag += panel.runs[p++].count) {
             const Run& run = panel.runs[p];
-            for (size i = 0; i < run.count; ++i) {
+            size i = 0;
+            if (run.step == 1 && alpha_imag == T(0) && beta_imag == T(0))
+                i = write_pairs(&row[run.offset].real, real, imag, run.count, alpha_real,
+                                beta_real);
+            for (; i < run.count; ++i) {
                 T* to = &row[run.offset + i * run.step].real;
                 T x = alpha_real * real[i], y = alpha_real * imag[i];
                 if (alpha_imag != T(0)) {
