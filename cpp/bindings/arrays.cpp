@@ -23,7 +23,72 @@ py::capsule recycled_block(std::ptrdiff_t bytes, char*& memory) {
     return py::capsule(memory, [](void* block) { release_block(static_cast<char*>(block)); });
 }
 
+bool element_of(int type_number, Element& element, std::ptrdiff_t& bytes) noexcept {
+    switch (type_number) {
+        case type_float32: return element = Element::float32, bytes = 4, true;
+        case type_float64: return element = Element::float64, bytes = 8, true;
+        case type_float16: return element = Element::float16, bytes = 2, true;
+        case type_uint16: return element = Element::bfloat16, bytes = 2, true;
+        case type_complex64: return element = Element::complex64, bytes = 8, true;
+        case type_complex128: return element = Element::complex128, bytes = 16, true;
+        default: return false;
+    }
+}
+
+template <class View>
+void fill_labelled(Labelled<View>& into, PyObject* object, PyObject* labels, const char* argument) {
+    constexpr const char* function = "contract";
+    const auto& api = py::detail::npy_api::get();
+    if (!api.PyArray_Check_(object))
+        throw Error(Error::Kind::type, quoted(function, argument) + "must be an array");
+    const auto* proxy = py::detail::array_proxy(object);
+    const auto* type = py::detail::array_descriptor1_proxy(proxy->descr);
+    std::ptrdiff_t item;
+    if (!element_of(type->type_num, into.element, item))
+        throw Error(Error::Kind::type, quoted(function, argument) + "has an unsupported dtype");
+    if (type->byteorder != '=' && type->byteorder != '|')
+        throw Error(Error::Kind::type, quoted(function, argument) + "must have native byte order");
+    if (!PyTuple_Check(labels) || PyTuple_GET_SIZE(labels) != proxy->nd || proxy->nd > max_axes)
+        throw Error(Error::Kind::value,
+                    quoted(function, argument) + "must have one label for each axis");
+    into.view.data = proxy->data;
+    into.view.axes = proxy->nd;
+    into.view.shape = proxy->dimensions;
+    bool empty = false;
+    for (int axis = 0; axis < proxy->nd; ++axis) empty = empty || proxy->dimensions[axis] == 0;
+    for (int axis = 0; axis < proxy->nd; ++axis) {
+        const long label = PyLong_AsLong(PyTuple_GET_ITEM(labels, axis));
+        if (label == -1 && PyErr_Occurred()) throw py::error_already_set();
+        into.label[axis] = static_cast<short>(label < 0 || label >= label_limit ? -1 : label);
+        const bool steps = proxy->dimensions[axis] > 1 && !empty;
+        if (steps && proxy->strides[axis] % item != 0)
+            throw Error(Error::Kind::value, quoted(function, argument) +
+                                                "must have strides that are multiples of " +
+                                                std::to_string(item) + " bytes, got " +
+                                                std::to_string(proxy->strides[axis]));
+        into.view.strides[axis] = steps ? proxy->strides[axis] / item : 0;
+    }
+}
+
 }  // namespace
+
+void labelled_input(Labelled<InputView>& into, PyObject* array, PyObject* labels,
+                    const char* argument) {
+    fill_labelled(into, array, labels, argument);
+}
+
+void labelled_output(Labelled<OutputView>& into, PyObject* array, PyObject* labels) {
+    fill_labelled(into, array, labels, "out");
+    constexpr int writeable = 0x400;
+    if (!(py::detail::array_proxy(array)->flags & writeable))
+        throw Error(Error::Kind::value, quoted("contract", "out") + "must be writeable");
+    bool empty = false;
+    for (int axis = 0; axis < into.view.axes; ++axis) empty = empty || into.view.shape[axis] == 0;
+    for (int axis = 0; axis < into.view.axes && !empty; ++axis)
+        if (into.view.shape[axis] > 1 && into.view.strides[axis] == 0)
+            throw Error(Error::Kind::value,
+                        quoted("contract", "out") + "must not overlap itself, got a zero stride");
+}
 
 py::array empty_like(const py::array& like, bool same_place) {
     const int axes = static_cast<int>(like.ndim());

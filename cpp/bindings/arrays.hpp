@@ -14,6 +14,7 @@
 #include "core/scratch.hpp"
 #include "core/storage.hpp"
 #include "core/view.hpp"
+#include "ops/contract.hpp"
 
 namespace unitstride {
 
@@ -25,6 +26,8 @@ enum TypeNumber : int {
     type_uint16 = 4,
     type_float32 = 11,
     type_float64 = 12,
+    type_complex64 = 14,
+    type_complex128 = 15,
     type_float16 = 23
 };
 
@@ -103,6 +106,12 @@ void check_same_shape(const View& view, const Other& other, const char* function
         same = view.shape[axis] == other.shape[axis];
     if (!same) throw Error(Error::Kind::value, quoted(function, argument) + "has the wrong shape");
 }
+
+// The view and the labels of an array of a contraction, straight from the interpreter's objects:
+// for small arrays this is most of the call.
+void labelled_input(Labelled<InputView>& into, PyObject* array, PyObject* labels,
+                    const char* argument);
+void labelled_output(Labelled<OutputView>& into, PyObject* array, PyObject* labels);
 
 // Which axes of an array of `axes` axes the tuple names.
 inline void mark_axes(const py::tuple& axes, int count, bool* along_line, const char* function) {

@@ -24,8 +24,19 @@ void register_probe(py::module_& module) {
         });
     });
     module.def("probe_multiply_add", [](std::ptrdiff_t rounds) {
-        return without_gil(rounds, [&] { return probe_multiply_add(rounds); });
+        return without_gil(rounds, [&] { return probe_multiply_add(Storage::float32, rounds); });
     });
+    module.def(
+        "probe_fma",
+        [](const std::string& dtype, std::ptrdiff_t rounds) {
+            const bool is_double = dtype == "float64";
+            if (!is_double && dtype != "float32")
+                throw Error(Error::Kind::value,
+                            "probe_fma: `dtype` must be float32 or float64, got " + dtype);
+            const Storage storage = is_double ? Storage::float64 : Storage::float32;
+            return without_gil(rounds, [&] { return probe_multiply_add(storage, rounds); });
+        },
+        py::arg("dtype"), py::arg("rounds"));
 }
 
 }  // namespace unitstride

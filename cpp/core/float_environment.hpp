@@ -22,6 +22,9 @@ class FloatEnvironment {
     static constexpr bool has_overflow(unsigned raised_bits) noexcept {
         return (raised_bits & overflow_bit) != 0;
     }
+    static constexpr bool has_invalid(unsigned raised_bits) noexcept {
+        return (raised_bits & invalid_bit) != 0;
+    }
     // Whether the calling thread flushes subnormals, as some fast-math libraries make it do on
     // import.
     static bool flushes_subnormals() noexcept { return (read() & flush_bits) != 0; }
@@ -32,14 +35,14 @@ class FloatEnvironment {
 #if defined(__x86_64__)
     using State = unsigned;
     static constexpr State standard = 0x1f80, flush_bits = 0x8040;
-    static constexpr unsigned overflow_bit = 0x08;
+    static constexpr unsigned overflow_bit = 0x08, invalid_bit = 0x01;
     static State read() noexcept { return _mm_getcsr(); }
     static void write(State state) noexcept { _mm_setcsr(state); }
     static unsigned read_flags() noexcept { return _mm_getcsr() & 0x3f; }
 #elif defined(__aarch64__)
     using State = std::uint64_t;
     static constexpr State standard = 0, flush_bits = State{1} << 24;
-    static constexpr unsigned overflow_bit = 0x04;
+    static constexpr unsigned overflow_bit = 0x04, invalid_bit = 0x01;
     static State read() noexcept { return __builtin_aarch64_get_fpcr64(); }
     static void write(State state) noexcept { __builtin_aarch64_set_fpcr64(state); }
     static unsigned read_flags() noexcept {
@@ -48,7 +51,7 @@ class FloatEnvironment {
 #else
     using State = unsigned;
     static constexpr State standard = 0, flush_bits = 0;
-    static constexpr unsigned overflow_bit = 0;
+    static constexpr unsigned overflow_bit = 0, invalid_bit = 0;
     static State read() noexcept { return 0; }
     static void write(State) noexcept {}
     static unsigned read_flags() noexcept { return 0; }

@@ -31,6 +31,23 @@ enum class Storage : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 }
 
 constexpr int storage_count = 4;
 
+// What contractions take: the storage types, and complex numbers (pairs of reals in memory).
+enum class Element : int {
+    float32 = 0,
+    float64 = 1,
+    float16 = 2,
+    bfloat16 = 3,
+    complex64 = 4,
+    complex128 = 5
+};
+
+constexpr int element_count = 6;
+
+template <class T>
+struct Complex {
+    T real, imag;
+};
+
 // The type that values of a storage type are computed in.
 template <class S>
 struct ComputeOf {
@@ -38,6 +55,10 @@ struct ComputeOf {
 };
 template <>
 struct ComputeOf<double> {
+    using type = double;
+};
+template <>
+struct ComputeOf<Complex<double>> {
     using type = double;
 };
 template <class S>

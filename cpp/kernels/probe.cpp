@@ -28,21 +28,23 @@ double read(const char* source, std::ptrdiff_t bytes) noexcept {
     return sum;
 }
 
+template <class T>
 double multiply_add_throughput(std::ptrdiff_t rounds, double* sink) noexcept {
     constexpr int chains = 12;  // more than latency times ports
-    F32 sum[chains];
-    for (int c = 0; c < chains; ++c) sum[c] = splat(static_cast<float>(c));
-    const F32 factor = splat(0.5f);
+    Vec<T> sum[chains];
+    for (int c = 0; c < chains; ++c) sum[c] = splat(static_cast<T>(c));
+    const Vec<T> factor = splat(T(0.5));
     for (size i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
         for (int c = 0; c < chains; ++c) sum[c] = multiply_add(sum[c], factor, factor);
     }
     for (int c = 0; c < chains; ++c) *sink += static_cast<double>(sum[c][0]);
-    return 2.0 * chains * static_cast<double>(lanes<float>) * static_cast<double>(rounds);
+    return 2.0 * chains * static_cast<double>(lanes<T>) * static_cast<double>(rounds);
 }
 
 }  // namespace
 
-extern constinit const ProbeKernels probe_kernels = {copy_streaming, read, multiply_add_throughput};
+extern constinit const ProbeKernels probe_kernels = {
+    copy_streaming, read, multiply_add_throughput<float>, multiply_add_throughput<double>};
 
 }  // namespace unitstride::UNITSTRIDE_ISA

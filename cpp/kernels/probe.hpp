@@ -13,6 +13,8 @@ struct ProbeKernels {
     // `rounds` times a fixed number of independent multiply-adds of floats; returns the
     // floating-point operations done.
     double (*multiply_add)(std::ptrdiff_t rounds, double* sink) noexcept;
+    // The same of doubles.
+    double (*multiply_add_double)(std::ptrdiff_t rounds, double* sink) noexcept;
 };
 
 }  // namespace unitstride

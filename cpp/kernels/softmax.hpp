@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/exp_constants.hpp"
+#include "core/float_status.hpp"
 #include "core/storage.hpp"
 
 namespace unitstride {
@@ -14,8 +15,6 @@ enum class SoftmaxOutput : int {
     log_softmax,  // (x - max) - log sum
     none,         // only the log of the sum
 };
-
-enum FloatStatus : unsigned { status_divide = 1, status_over = 2, status_invalid = 8 };
 
 // What one line sums to: max / temperature + log1p(excess) is its logsumexp.
 struct LineSum {

@@ -33,6 +33,10 @@ extern constinit const KernelTable table = {
     .softmax = softmax_kernels,
     .softmax_vjp = softmax_vjp_kernels,
     .probe = &probe_kernels,
+    .gemm = gemm_kernels,
+    .gemm_packers = gemm_packers,
+    .direct = direct_kernels,
+    .stream = stream_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

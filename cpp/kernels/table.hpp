@@ -2,10 +2,12 @@
 #pragma once
 
 #include "core/storage.hpp"
+#include "kernels/gemm.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/softmax_vjp.hpp"
+#include "kernels/stream.hpp"
 
 namespace unitstride {
 
@@ -28,6 +30,10 @@ struct KernelTable {
     const SoftmaxKernels* softmax;  // [storage_count]
     const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
+    const GemmKernels* gemm;          // [element_count]
+    const GemmPackers* gemm_packers;  // [element_count]
+    const DirectKernels* direct;      // float, double
+    const StreamKernels* stream;      // float, double
 };
 
 }  // namespace unitstride
@@ -40,6 +46,10 @@ extern const PackKernels pack_kernels[storage_count];
 extern const SoftmaxKernels softmax_kernels[storage_count];
 extern const SoftmaxVjpKernels softmax_vjp_kernels[storage_count];
 extern const ProbeKernels probe_kernels;
+extern const GemmKernels gemm_kernels[element_count];
+extern const GemmPackers gemm_packers[element_count];
+extern const DirectKernels direct_kernels[2];
+extern const StreamKernels stream_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

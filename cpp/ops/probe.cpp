@@ -39,13 +39,15 @@ double probe_read(const char* source, std::ptrdiff_t bytes) {
     return total.load();
 }
 
-double probe_multiply_add(std::ptrdiff_t rounds) {
+double probe_multiply_add(Storage storage, std::ptrdiff_t rounds) {
+    const ProbeKernels& probe = *kernels().probe;
+    const auto run = storage == Storage::float64 ? probe.multiply_add_double : probe.multiply_add;
     const int workers = workers_for(plenty, 1 << 20);
     std::atomic<double> operations{0.0};
     parallel_for(workers, workers, [&](Worker&, std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (; begin < end; ++begin) {
             double sink = 0;
-            operations.fetch_add(kernels().probe->multiply_add(rounds, &sink));
+            operations.fetch_add(run(rounds, &sink));
         }
     });
     return operations.load();

@@ -9,6 +9,14 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.einsum import (
+    ContractExpression,
+    contract_expression,
+    einsum,
+    einsum_path,
+    einsum_vjp,
+)
+from unitstride.products import inner, matmul, outer, tensordot
 from unitstride.softmax import (
     LogSumExp,
     log_softmax,
@@ -18,21 +26,34 @@ from unitstride.softmax import (
     softmax,
     softmax_vjp,
 )
+from unitstride.views import diagonal, trace, transpose
 
 __all__ = [
+    "ContractExpression",
     "LogSumExp",
+    "contract_expression",
+    "diagonal",
+    "einsum",
+    "einsum_path",
+    "einsum_vjp",
     "get_num_threads",
+    "inner",
     "log_softmax",
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "matmul",
+    "outer",
     "release_memory",
     "set_num_threads",
     "show_config",
     "show_runtime",
     "softmax",
     "softmax_vjp",
+    "tensordot",
     "threads",
+    "trace",
+    "transpose",
 ]
 
 __version__: str

@@ -53,15 +53,20 @@ def _selftest(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from unitstride import _bench
+    from unitstride import _bench, _bench_einsum
 
-    cases = [case for case in _bench.cases(options.quick) if options.only in case.title]
+    bench: Any = {"softmax": _bench, "einsum": _bench_einsum}[options.operation]
+    cases = [
+        case
+        for case in bench.cases(options.quick)
+        if options.only in case.title or options.only == case.group
+    ]
     if not cases:
         print(f"unitstride bench: no case contains {options.only!r}", file=sys.stderr)
         return 2
     rounds = options.rounds or (3 if options.quick else 9)
-    peers = ("NumPy", "SciPy") if options.quick else _bench.PEERS
-    report = _bench.run(cases, rounds, peers, show=not options.json)
+    peers = bench.QUICK_PEERS if options.quick else bench.PEERS
+    report = bench.run(cases, rounds, peers, show=not options.json)
     if options.json:
         _print_json(report)
     return 0
@@ -82,9 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what was built and what runs here")
     selftest = commands.add_parser("selftest", help="check every kernel on this CPU")
     bench = commands.add_parser("bench", help="measure parity and speed beside other libraries")
-    bench.add_argument("operation", nargs="?", choices=["softmax"], default="softmax")
+    bench.add_argument("operation", nargs="?", choices=["softmax", "einsum"], default="softmax")
     bench.add_argument("--quick", action="store_true", help="small arrays, NumPy and SciPy only")
-    bench.add_argument("--only", metavar="TEXT", default="", help="the cases with TEXT in the name")
+    bench.add_argument(
+        "--only",
+        metavar="TEXT",
+        default="",
+        help="the cases with TEXT in the name, or the group TEXT",
+    )
     bench.add_argument("--rounds", type=_positive, help="measured rounds (9; 3 with --quick)")
     for command, run in ((info, _info), (selftest, _selftest), (bench, _bench)):
         command.add_argument("--json", action="store_true", help="print JSON")

@@ -25,6 +25,7 @@ from unitstride._selftest import ulp_error
 Array = NDArray[Any]
 
 PEERS = tuple(_bench_peers.PEERS)
+QUICK_PEERS = ("NumPy", "SciPy")
 SPECS = {spec.name: spec for spec in _records.KERNELS}
 
 _PAUSE = 0.030  # seconds; libgomp and OpenBLAS threads spin for less

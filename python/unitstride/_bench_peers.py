@@ -96,7 +96,7 @@ def scipy_call(function: str, arrays: tuple[Array, ...], axis: int, out: Array |
     return partial(getattr(special, function), *arrays, axis=axis)
 
 
-def _to_torch(torch: Any, array: Array) -> Any:
+def to_torch(torch: Any, array: Array) -> Any:
     """Return the same memory as a tensor."""
     if any(stride < 0 for stride in array.strides):
         raise Unavailable
@@ -109,9 +109,9 @@ def torch_call(function: str, arrays: tuple[Array, ...], axis: int, out: Array |
     """Return the call of PyTorch on the same memory and with our number of threads."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(unitstride.get_num_threads())
-    first, *others = (_to_torch(torch, array) for array in arrays)
+    first, *others = (to_torch(torch, array) for array in arrays)
     if function in ("softmax", "log_softmax", "logsumexp"):
-        keywords = {} if out is None else {"out": _to_torch(torch, out)}
+        keywords = {} if out is None else {"out": to_torch(torch, out)}
         return partial(getattr(torch, function), first, axis, **keywords)
     if out is not None:
         raise Unavailable

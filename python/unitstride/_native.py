@@ -1,7 +1,7 @@
 """The operations on the compiled core, with the arguments of the NumPy twin.
 
-What the core has no kernel for goes to the twin: weighted sums (`b`), and temperatures so far from
-one that float32 arithmetic would overflow.
+What the core has no kernel for goes to the twin: weighted sums (`b`), temperatures so far from one
+that float32 arithmetic would overflow, and contractions of integers, booleans and longdouble.
 """
 
 from typing import Any
@@ -17,6 +17,10 @@ Axes = tuple[int, ...]
 # Beyond these, products of the temperature with exponents of float32 leave its range.
 _SMALLEST_TEMPERATURE = 1e-30
 _LARGEST_TEMPERATURE = 1e30
+
+
+# The dtypes of contractions; bfloat16 is known by its name.
+_CONTRACTED = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128", "float16")))
 
 
 def storage_view(array: Array | None) -> Array | None:
@@ -142,5 +146,36 @@ class Native:
             axes,
             where,
             temperature,
+        )
+        return status
+
+    def contract(
+        self,
+        a: Array,
+        a_labels: Axes,
+        b: Array | None,
+        b_labels: Axes,
+        out: Array,
+        out_labels: Axes,
+        alpha: Any,
+        beta: Any,
+    ) -> int:
+        """Run a contraction of one or two arrays; other dtypes than the core's run on NumPy."""
+        if out.dtype in _CONTRACTED:
+            status: int = self._core.contract(
+                a, a_labels, b, b_labels, out, out_labels, alpha, beta
+            )
+            return status
+        if out.dtype.name != "bfloat16":
+            return _reference.contract(a, a_labels, b, b_labels, out, out_labels, alpha, beta)
+        status = self._core.contract(
+            storage_view(a),
+            a_labels,
+            storage_view(b),
+            b_labels,
+            storage_view(out),
+            out_labels,
+            alpha,
+            beta,
         )
         return status

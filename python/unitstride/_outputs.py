@@ -34,12 +34,12 @@ def _overlaps_itself(array: Array) -> bool:
     return bool((np.diff(offsets) < array.itemsize).any())
 
 
-def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DType) -> None:
-    """Raise unless `out` is a writeable array of exactly this shape and dtype."""
+def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DType | None = None) -> None:
+    """Raise unless `out` is a writeable array of exactly this shape, and of this dtype if any."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{function}: `out` must be a NumPy array, got {type(out).__name__}")
     _arguments.check_shape(function, "out", out, shape)
-    if out.dtype != dtype:
+    if dtype is not None and out.dtype != dtype:
         got = _arguments.dtype_label(out.dtype)
         raise TypeError(f"{function}: `out` must have dtype {dtype.name}, got {got}")
     if not out.flags.writeable:

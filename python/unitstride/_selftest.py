@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitstride import _backend, _records
+from unitstride._einsum_records import CONTRACTIONS, labels_of
 from unitstride._records import KernelSpec, Sample
 
 Array = NDArray[Any]
@@ -39,6 +40,9 @@ _CASES: tuple[tuple[tuple[int, ...], Any], ...] = (
     ((0, 3), 0),
 )
 _LONG = ((2, 200_003), -1)
+
+
+KERNELS = (*_records.KERNELS, *CONTRACTIONS)
 
 
 def _step_two(array: Array) -> Array:
@@ -84,6 +88,10 @@ def ulp_error(got: Array, exact: Array, scale: Array, dtype: str) -> float:
 def _plain(name: str, sample: Sample) -> Array:
     """Compute a sample by the textbook formula, without any care for overflow."""
     first, *others = (array.astype(np.longdouble) for array in sample.arrays)
+    if name == "einsum":
+        left, right, kept = labels_of(first.ndim, **sample.keywords)
+        call: tuple[Any, ...] = first, left, others[0], right, kept
+        return np.asarray(np.einsum(*call))
     axis = sample.keywords["axis"]
     axes = tuple(range(first.ndim)) if axis is None else axis
     mask = sample.keywords.get("where", True)
@@ -223,7 +231,7 @@ def run() -> dict[str, Any]:
     outcomes: list[Outcome] = []
     try:
         with np.errstate(all="ignore"):
-            for spec in _records.KERNELS:
+            for spec in KERNELS:
                 for name in spec.dtypes:
                     if progress:
                         print(f"\r\x1b[K{spec.name} {name}", end="", file=sys.stderr, flush=True)
@@ -249,7 +257,7 @@ def show(report: dict[str, Any]) -> None:
     names = list(dict.fromkeys(outcome["dtype"] for outcome in report["outcomes"]))
     for level in report["isa"]:
         print(f"{level:<17}" + "".join(f"{name:>11}" for name in names) + "    checks")
-        for spec in _records.KERNELS:
+        for spec in KERNELS:
             found = [
                 outcome
                 for outcome in report["outcomes"]

@@ -1,0 +1,103 @@
+// Matrix multiplication of packed panels: what the kernels of every instruction set offer.
+//
+// C = alpha A B + beta C. A is packed into panels of `rows` rows, B into panels of `columns`
+// columns, both with the summed index outside: a register tile of C takes a column of a panel of A
+// and a row of a panel of B at each step. Packing and the update of C know the strides of tensors;
+// the multiplication in between does not.
+#pragma once
+
+#include <cstddef>
+
+#include "core/storage.hpp"
+
+namespace unitstride {
+
+// Places of elements at a constant distance: offset, offset + step, ... (in elements).
+struct Run {
+    std::ptrdiff_t offset, step, count;
+};
+
+// Panels one after the other: `across` are the rows of A (or columns of B) in them, `along` is the
+// summed index.
+struct PanelTask {
+    const void* array;
+    void* panel;
+    std::ptrdiff_t panel_bytes;  // from panel to panel
+    const Run* across;
+    std::ptrdiff_t across_runs;
+    const Run* along;
+    std::ptrdiff_t along_runs;
+};
+
+// The columns of C that belong to one panel of B.
+struct PanelColumns {
+    const Run* runs;
+    std::ptrdiff_t count;
+};
+
+// Stretches of memory that will be read next: `count` of them, `step` bytes apart.
+struct Ahead {
+    const char* memory;
+    std::ptrdiff_t step, count, bytes;
+};
+
+// One panel of A times `columns` columns of packed B.
+struct SweepTask {
+    const void* a;
+    const void* b;
+    std::ptrdiff_t rows, columns, depth;
+    void* c;
+    const std::ptrdiff_t* row_offset;  // [rows], in elements of C
+    const PanelColumns* panels;
+    double alpha, beta;            // beta == 0: C is not read
+    double alpha_imag, beta_imag;  // complex C only
+    Ahead ahead;
+};
+
+// Sums that were kept wider than C, [rows] lines `stride` apart, rounded into C once.
+struct RoundTask {
+    const float* sums;
+    std::ptrdiff_t rows, stride;
+    void* c;
+    const std::ptrdiff_t* row_offset;
+    const PanelColumns* panels;
+    std::ptrdiff_t panel_count;
+    double alpha, beta;
+};
+
+// One set per element type. The panels of complex numbers are real: row i of A becomes the rows
+// (re, -im) and (im, re) of twice the depth, column j of B gives re and im in turn along the depth;
+// their real product is that of the complex numbers.
+struct GemmKernels {
+    std::ptrdiff_t rows, columns;  // of the register tile, in elements of C
+    std::ptrdiff_t block_depth;    // longest stretch of the summed index in one panel
+    std::ptrdiff_t block_columns;  // columns of B that are packed at a time
+    std::ptrdiff_t block_rows;     // rows of A that a thread takes at a time
+    std::ptrdiff_t a_panel_bytes, b_panel_bytes;  // per step of the summed index
+    void (*sweep)(const SweepTask&) noexcept;
+    // 16-bit types: `sweep` writes float, this rounds it.
+    void (*round)(const RoundTask&) noexcept;
+};
+
+struct GemmPackers {
+    void (*rows)(const PanelTask&) noexcept;
+    void (*columns)(const PanelTask&) noexcept;
+};
+
+// Products of matrices as they lie in memory, `batches` of them: columns of B and C are contiguous,
+// the other strides (in elements) are any.
+struct DirectTask {
+    const void* a;
+    const void* b;
+    void* c;
+    std::ptrdiff_t rows, columns, depth, batches;
+    std::ptrdiff_t a_row, a_depth, b_depth, c_row;
+    std::ptrdiff_t a_batch, b_batch, c_batch;
+    double alpha, beta;  // beta == 0: C is not read
+};
+
+struct DirectKernels {
+    void (*multiply)(const DirectTask&) noexcept;
+};
+
+}  // namespace unitstride

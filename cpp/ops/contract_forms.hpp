@@ -1,0 +1,19 @@
+// The forms a contraction takes; `ops/contract.cpp` chooses. Each returns the floating-point flags
+// that were raised (machine bits).
+#pragma once
+
+#include "ops/contract_plan.hpp"
+
+namespace unitstride {
+
+// Packed panels: any contraction, at the speed of the multiplication where that is what takes time.
+unsigned contract_packed(const ContractPlan& plan);
+
+// Matrices read where they lie, for those that stay in a cache.
+bool can_be_direct(const ContractPlan& plan);
+unsigned contract_direct(const ContractPlan& plan);
+
+// What memory limits: one of rows, columns and depth is missing. False: the layout needs packing.
+bool contract_streaming(const ContractPlan& plan, unsigned& raised);
+
+}  // namespace unitstride
