@@ -23,9 +23,6 @@ void register_probe(py::module_& module) {
             return probe_read(static_cast<const char*>(source.data()), source.nbytes());
         });
     });
-    module.def("probe_multiply_add", [](std::ptrdiff_t rounds) {
-        return without_gil(rounds, [&] { return probe_multiply_add(Storage::float32, rounds); });
-    });
     module.def(
         "probe_fma",
         [](const std::string& dtype, std::ptrdiff_t rounds) {
