@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import unitstride
@@ -13,6 +14,9 @@ import unitstride
 # OpenBLAS workers spin for tens of milliseconds after a call and steal a core from the next
 # contender. 4 is the shortest time, 2^4 cycles; it is read when NumPy is imported.
 _SPIN = ("OPENBLAS_THREAD_TIMEOUT", "4")
+
+# What is measured, and the module that does it.
+_BENCHES = {"softmax": "_bench", "einsum": "_bench_einsum"}
 
 
 def _finite(value: Any) -> Any:
@@ -53,9 +57,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from unitstride import _bench, _bench_einsum
-
-    bench: Any = {"softmax": _bench, "einsum": _bench_einsum}[options.operation]
+    bench: Any = import_module(f"unitstride.{_BENCHES[options.operation]}")
     cases = [
         case
         for case in bench.cases(options.quick)
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what was built and what runs here")
     selftest = commands.add_parser("selftest", help="check every kernel on this CPU")
     bench = commands.add_parser("bench", help="measure parity and speed beside other libraries")
-    bench.add_argument("operation", nargs="?", choices=["softmax", "einsum"], default="softmax")
+    bench.add_argument("operation", nargs="?", choices=list(_BENCHES), default="softmax")
     bench.add_argument("--quick", action="store_true", help="small arrays, NumPy and SciPy only")
     bench.add_argument(
         "--only",
