@@ -82,12 +82,13 @@ unsigned contract(const ContractArguments& arguments) {
         is_complex(arguments.a.element) && arguments.b.view && is_complex(arguments.b.element);
     if ((arguments.alpha_imag != 0 || arguments.beta_imag != 0) && !both_complex)
         return contract_with_complex_factors(arguments);
-    const ContractPlan plan = plan_contraction(arguments);
+    ContractPlan plan = plan_contraction(arguments);
     if (plan.empty()) return 0;
     unsigned raised;
     if (can_be_direct(plan)) {
         raised = contract_direct(plan);
     } else if (!contract_streaming(plan, raised)) {
+        order_for_panels(plan);
         raised = contract_packed(plan);
     }
     return (FloatEnvironment::has_overflow(raised) ? status_over : 0u) |
