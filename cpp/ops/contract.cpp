@@ -87,7 +87,7 @@ unsigned contract(const ContractArguments& arguments) {
     unsigned raised;
     if (can_be_direct(plan)) {
         raised = contract_direct(plan);
-    } else if (!contract_streaming(plan, raised)) {
+    } else if (!contract_streaming(plan, raised) && !direct_with_copy(plan, raised)) {
         order_for_panels(plan);
         raised = contract_packed(plan);
     }
