@@ -64,6 +64,22 @@ unsigned contract_with_complex_factors(const ContractArguments& arguments) {
     return status;
 }
 
+// A summed axis along which both inputs stand still: its length times one of its terms.
+void count_constant_terms(ContractPlan& plan) {
+    int left = 0;
+    for (int axis = 0; axis < plan.depth.count; ++axis) {
+        const Axis found = plan.depth.axis[axis];
+        if (found.stride[operand_a] != 0 || found.stride[operand_b] != 0) {
+            plan.depth.axis[left++] = found;
+            continue;
+        }
+        plan.alpha *= static_cast<double>(found.length);
+        plan.alpha_imag *= static_cast<double>(found.length);
+        plan.depth_count /= found.length;
+    }
+    plan.depth.count = left;
+}
+
 }  // namespace
 
 double contraction_cost(const ContractArguments& arguments) noexcept {
@@ -82,8 +98,9 @@ unsigned contract(const ContractArguments& arguments) {
         is_complex(arguments.a.element) && arguments.b.view && is_complex(arguments.b.element);
     if ((arguments.alpha_imag != 0 || arguments.beta_imag != 0) && !both_complex)
         return contract_with_complex_factors(arguments);
-    const ContractPlan plan = plan_contraction(arguments);
+    ContractPlan plan = plan_contraction(arguments);
     if (plan.empty()) return 0;
+    count_constant_terms(plan);
     unsigned raised;
     if (can_be_direct(plan)) {
         raised = contract_direct(plan);

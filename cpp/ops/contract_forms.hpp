@@ -13,7 +13,7 @@ unsigned contract_packed(const ContractPlan& plan);
 bool can_be_direct(const ContractPlan& plan);
 unsigned contract_direct(const ContractPlan& plan);
 
-// What memory limits: one of rows, columns and depth is missing. False: the layout needs packing.
+// What memory limits: one of rows, columns and depth is missing. False: all three are there.
 bool contract_streaming(const ContractPlan& plan, unsigned& raised);
 
 }  // namespace unitstride

@@ -147,7 +147,7 @@ def _unknown(*arguments: Any) -> None:
     """Stand in for the core's memory where there is no core."""
 
 
-# Runs a contraction again that `remember_plan` told: (key, operands, out, alpha, beta) -> the result,
+# Runs again what `remember_plan` told: (key, operands, out, alpha, beta) -> the result,
 # (result, status), or None for any other call.
 run_again: Callable[..., Any] = _unknown if core is None else core.contract_fast
 
