@@ -201,6 +201,24 @@ def test_what_memory_limits(isa: str, dtype: str, subscripts: str) -> None:
         check(arrays[0], labels[0], second, labels[-2], out, labels[-1], alpha, beta)
 
 
+@pytest.mark.parametrize("dtype", [*REAL, "complex64", *HALF])
+@pytest.mark.parametrize("subscripts", ["aebd,ce->dcba", "aeb,ce->cba", "ebad,ec->abcd"])
+def test_few_rows_and_two_orders(isa: str, dtype: str, subscripts: str) -> None:
+    rng = np.random.default_rng(10)
+    sizes = dict(zip("abcde", (150, 27, 5, 13, 23), strict=True))
+    first, second, output = subscripts.replace("->", ",").split(",")
+    arrays = [make(rng, tuple(sizes[x] for x in term), dtype) for term in (first, second)]
+    labels = [tuple(map("abcde".index, term)) for term in (first, second, output)]
+    shape = tuple(sizes[x] for x in output)
+    results = []
+    for threads in (1, 2):
+        out = make(np.random.default_rng(11), shape, dtype)
+        with unitstride.threads(threads):
+            check(arrays[0], labels[0], arrays[1], labels[1], out, labels[2], 0.5, 1.0)
+        results.append(out.tobytes())
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("dtype", [*REAL, *COMPLEX])
 def test_infinities_in_sums_raise_no_flags(isa: str, dtype: str) -> None:
     for shape in ((300, 700), (3, 70_000), (70_000, 3)):

@@ -13,7 +13,12 @@ unsigned contract_packed(const ContractPlan& plan);
 bool can_be_direct(const ContractPlan& plan);
 unsigned contract_direct(const ContractPlan& plan);
 
-// What memory limits: one of rows, columns and depth is missing. False: all three are there.
-bool contract_streaming(const ContractPlan& plan, unsigned& raised);
+// What memory limits: one of rows, columns and depth is missing.
+bool can_be_streamed(const ContractPlan& plan);
+unsigned contract_streaming(const ContractPlan& plan);
+
+// Few rows, and B in another order than C: slabs of B are brought into that order.
+bool needs_slabs(const ContractPlan& plan);
+unsigned contract_slabs(const ContractPlan& plan);
 
 }  // namespace unitstride

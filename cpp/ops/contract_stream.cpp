@@ -44,15 +44,17 @@ unsigned Stream::run_map() {
                         });
 }
 
-bool contract_streaming(const ContractPlan& plan, unsigned& raised) {
+bool can_be_streamed(const ContractPlan& plan) {
+    if (plan.depth_count == 0) return false;
+    return plan.depth_count == 1 || plan.row_count == 1 || plan.column_count == 1;
+}
+
+unsigned contract_streaming(const ContractPlan& plan) {
     if (plan.element_c == Element::float32 || plan.element_c == Element::float64) {
         Stream stream(plan);
-        if (stream.applies()) {
-            raised = stream.run();
-            return true;
-        }
+        if (stream.applies()) return stream.run();
     }
-    return contract_tiles(plan, raised);
+    return plan.depth_count == 1 ? map_tiles(plan) : sum_tiles(plan);
 }
 
 }  // namespace unitstride

@@ -63,8 +63,6 @@ class Stream {
     // Whether one of the forms below applies; it is remembered.
     bool applies() {
         if (plan_.depth_count == 1) return choose_map();
-        if (plan_.row_count != 1 && plan_.column_count != 1) return false;
-        if (plan_.depth_count == 0) return false;
         return choose_sum();
     }
 

@@ -164,15 +164,4 @@ void Tiles::emit(Product product, TileRows a, TileRows b, char* c, std::ptrdiff_
     kernel.spill({scratch, c, rows, columns, columns, row_stride, column_stride, streaming});
 }
 
-bool contract_tiles(const ContractPlan& plan, unsigned& raised) {
-    if (plan.depth_count == 0) return false;
-    if (plan.depth_count == 1) {
-        raised = map_tiles(plan);
-        return true;
-    }
-    if (plan.row_count != 1 && plan.column_count != 1) return false;
-    raised = sum_tiles(plan);
-    return true;
-}
-
 }  // namespace unitstride

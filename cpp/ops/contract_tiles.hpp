@@ -69,8 +69,7 @@ class Tiles {
 // The axis along which an operand is contiguous, if it steps far along `other`; -1: none.
 int crossing_axis(const AxisList& axes, int operand, std::ptrdiff_t step_along_other);
 
-// False: rows and columns are both there.
-bool contract_tiles(const ContractPlan& plan, unsigned& raised);
+// Of plans that `can_be_streamed`: nothing is summed, something is.
 unsigned map_tiles(const ContractPlan& plan);
 unsigned sum_tiles(const ContractPlan& plan);
 
