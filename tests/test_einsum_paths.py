@@ -321,6 +321,29 @@ def test_expressions() -> None:
     assert expression(*[a.astype("f4") for a in arrays], out=out, alpha=2, beta=1) is out
 
 
+@pytest.mark.parametrize("memory_limit", [None, 2000.0])
+def test_constants_of_expressions(memory_limit: float | None) -> None:
+    random = random_for("constants", memory_limit)
+    for case in range(12):
+        text, shapes = random_network(random, 5)
+        arrays = [random.standard_normal(shape) for shape in shapes]
+        places = [int(k) for k in random.permutation(5)[: case % 5 + 1]]
+        mixed = [arrays[k] if k in places else shapes[k] for k in range(5)]
+        expression = contract_expression(
+            text, *mixed, constants=places, memory_limit=memory_limit, optimize="optimal"
+        )
+        assert expression.constants == tuple(sorted(places))
+        given = [arrays[k] for k in range(5) if k not in places]
+        expected = einsum(text, *arrays, optimize="optimal", memory_limit=memory_limit)
+        for _ in range(2):  # the second call finds what the first one has kept
+            np.testing.assert_array_equal(expression(*given), expected)
+        out = np.ones_like(expected)
+        expression(*given, out=out, alpha=2, beta=1)
+        np.testing.assert_allclose(out, 2 * expected + 1, rtol=1e-12, atol=1e-12)
+        single = [x.astype("f4") for x in given]
+        np.testing.assert_allclose(expression(*single), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_errors_of_expressions() -> None:
     name = "contract_expression"
     for arguments, error, text in (
@@ -333,6 +356,10 @@ def test_errors_of_expressions() -> None:
     ):
         with pytest.raises(error, match=f"^{name}: {text}"):
             contract_expression(*arguments)
+    with pytest.raises(ValueError, match=f"^{name}: `constants` must be positions .* got 2"):
+        contract_expression("ij,jk", (2, 3), (3, 4), constants=[2])
+    with pytest.raises(TypeError, match=f"^{name}: `constants` must be a sequence of integers"):
+        contract_expression("ij,jk", (2, 3), (3, 4), constants=1)
     product = contract_expression("ij,jk->ik", (2, 3), (3, 4))
     for operands, text in (
         ([np.ones((2, 3))], "the expression must get 2 operands, got 1"),

@@ -23,18 +23,6 @@ py::capsule recycled_block(std::ptrdiff_t bytes, char*& memory) {
     return py::capsule(memory, [](void* block) { release_block(static_cast<char*>(block)); });
 }
 
-bool element_of(int type_number, Element& element, std::ptrdiff_t& bytes) noexcept {
-    switch (type_number) {
-        case type_float32: return element = Element::float32, bytes = 4, true;
-        case type_float64: return element = Element::float64, bytes = 8, true;
-        case type_float16: return element = Element::float16, bytes = 2, true;
-        case type_uint16: return element = Element::bfloat16, bytes = 2, true;
-        case type_complex64: return element = Element::complex64, bytes = 8, true;
-        case type_complex128: return element = Element::complex128, bytes = 16, true;
-        default: return false;
-    }
-}
-
 template <class View>
 void fill_labelled(Labelled<View>& into, PyObject* object, PyObject* labels, const char* argument) {
     constexpr const char* function = "contract";
@@ -71,6 +59,18 @@ void fill_labelled(Labelled<View>& into, PyObject* object, PyObject* labels, con
 }
 
 }  // namespace
+
+bool element_of(int type_number, Element& element, std::ptrdiff_t& bytes) noexcept {
+    switch (type_number) {
+        case type_float32: return element = Element::float32, bytes = 4, true;
+        case type_float64: return element = Element::float64, bytes = 8, true;
+        case type_float16: return element = Element::float16, bytes = 2, true;
+        case type_uint16: return element = Element::bfloat16, bytes = 2, true;
+        case type_complex64: return element = Element::complex64, bytes = 8, true;
+        case type_complex128: return element = Element::complex128, bytes = 16, true;
+        default: return false;
+    }
+}
 
 void labelled_input(Labelled<InputView>& into, PyObject* array, PyObject* labels,
                     const char* argument) {
@@ -122,7 +122,9 @@ py::array empty_like(const py::array& like, bool same_place) {
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape) {
     auto& api = py::detail::npy_api::get();
     PyObject* type = api.PyArray_DescrFromType_(type_number);
-    const std::ptrdiff_t item = type_number == type_float64 ? 8 : 4;
+    Element element;
+    std::ptrdiff_t item = 4;
+    element_of(type_number, element, item);
     const std::ptrdiff_t bytes = bytes_of(item, axes, shape);
     if (bytes < recycled_from_bytes)
         return api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes,

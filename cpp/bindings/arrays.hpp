@@ -107,6 +107,9 @@ void check_same_shape(const View& view, const Other& other, const char* function
     if (!same) throw Error(Error::Kind::value, quoted(function, argument) + "has the wrong shape");
 }
 
+// The element type of a contraction and its bytes; false for other types.
+bool element_of(int type_number, Element& element, std::ptrdiff_t& bytes) noexcept;
+
 // The view and the labels of an array of a contraction, straight from the interpreter's objects:
 // for small arrays this is most of the call.
 void labelled_input(Labelled<InputView>& into, PyObject* array, PyObject* labels,
@@ -150,7 +153,7 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
 // `same_place` it begins at the same place in a cache line as `like`: rows of both can then be
 // walked by whole lines at once.
 py::array empty_like(const py::array& like, bool same_place);
-// The same for a shape, in C order, given NumPy's type number.
+// The same for a shape, in C order, given NumPy's number of a type of contractions.
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape);
 
 }  // namespace unitstride

@@ -1,4 +1,4 @@
-// Products that memory limits: elementwise, dot products, sums over rows, transposition.
+// Products that memory limits: elementwise, dot products, sums over rows.
 //
 // Sums are kept in many accumulators: a dot product in 8 vectors, so that a piece of a few thousand
 // elements makes chains of a few dozen additions; a column in groups of 8 rows that are added up
@@ -6,7 +6,6 @@
 #include "kernels/stream.hpp"
 
 #include "kernels/table.hpp"
-#include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
@@ -186,76 +185,8 @@ void columns(const ColumnTask& task) noexcept {
     sum_columns<T, false>(task);
 }
 
-// One square, or what is left of it at the edges.
-template <class T, bool streaming>
-inline void transpose_square(const TransposeTask& task, size row, size column) noexcept {
-    constexpr size width = lanes<T>;
-    const T* a = static_cast<const T*>(task.a) + column * task.a_column + row;
-    T* c = static_cast<T*>(task.c) + row * task.c_row + column;
-    const size rows = task.rows - row < width ? task.rows - row : width;
-    const size columns = task.columns - column < width ? task.columns - column : width;
-    const Vec<T> alpha = splat(static_cast<T>(task.alpha));
-    Vec<T> square[width];
-    if (rows == width && columns == width) {
-#pragma GCC unroll 16
-        for (size j = 0; j < width; ++j) square[j] = alpha * load(a + j * task.a_column);
-        transpose<T>(square);
-#pragma GCC unroll 16
-        for (size i = 0; i < width; ++i) {
-            if constexpr (streaming) {
-                store_streaming(c + i * task.c_row, square[i]);
-            } else {
-                store(c + i * task.c_row, square[i]);
-            }
-        }
-        return;
-    }
-#pragma GCC unroll 16
-    for (size j = 0; j < width; ++j)
-        square[j] = j < columns ? alpha * load_first(a + j * task.a_column, rows, T(0)) : Vec<T>{};
-    transpose<T>(square);
-#pragma GCC unroll 16
-    for (size i = 0; i < width; ++i)
-        if (i < rows) store_first(c + i * task.c_row, square[i], columns);
-}
-
-// Tiles of `transpose_rows` rows: a few whole lines of every column are read before it is left, and
-// the same stretch of the tile that follows is fetched meanwhile.
-constexpr size transpose_rows = 64;
-
-template <class T, bool streaming>
-inline void transpose_tiles(const TransposeTask& task) noexcept {
-    constexpr size line = 64 / static_cast<size>(sizeof(T));
-    for (size tile = 0; tile < task.rows; tile += transpose_rows) {
-        const size end = task.rows - tile < transpose_rows ? task.rows : tile + transpose_rows;
-        for (size column = 0; column < task.columns; column += lanes<T>)
-            for (size row = tile; row < end; row += lanes<T>) {
-                const T* next =
-                    static_cast<const T*>(task.a) + column * task.a_column + row + transpose_rows;
-                if (row % line == 0)
-                    for (size j = 0; j < lanes<T>; ++j)
-                        __builtin_prefetch(next + j * task.a_column, 0, 3);
-                transpose_square<T, streaming>(task, row, column);
-            }
-    }
-}
-
 template <class T>
-void transpose_block(const TransposeTask& task) noexcept {
-    const bool lines = (reinterpret_cast<std::uintptr_t>(task.c) |
-                        static_cast<std::uintptr_t>(task.c_row) * sizeof(T)) %
-                           vector_bytes ==
-                       0;
-    if (task.streaming && lines) {
-        transpose_tiles<T, true>(task);
-        finish_streaming();
-    } else {
-        transpose_tiles<T, false>(task);
-    }
-}
-
-template <class T>
-constexpr StreamKernels kernels_of = {map<T>, dots<T>, columns<T>, transpose_block<T>};
+constexpr StreamKernels kernels_of = {map<T>, dots<T>, columns<T>};
 
 }  // namespace
 

@@ -12,8 +12,9 @@ struct MapTask {
     void* c;
     std::ptrdiff_t rows, columns;
     std::ptrdiff_t a_row, b_row, c_row, a_column, b_column, c_column;
-    double alpha, beta;  // beta == 0: c is not read
-    bool streaming;      // stores go past the caches where c is contiguous
+    double alpha, beta;            // beta == 0: c is not read
+    bool streaming;                // stores go past the caches where c is contiguous
+    double alpha_imag, beta_imag;  // of complex numbers
 };
 
 // sums[r * sum_stride] = sum of a[r, k] * b[r, k]; a is contiguous along k, b too or constant.
@@ -36,21 +37,19 @@ struct ColumnTask {
     bool adds;  // to what is in `sums`
 };
 
-// c[i, j] = alpha * a[i, j]: a is contiguous along i, c along j.
-struct TransposeTask {
-    const void* a;
-    void* c;
-    std::ptrdiff_t rows, columns;  // i, j
-    std::ptrdiff_t a_column, c_row;
-    double alpha;
-    bool streaming;
-};
-
 struct StreamKernels {
     void (*map)(const MapTask&) noexcept;
     void (*dots)(const DotTask&) noexcept;
     void (*columns)(const ColumnTask&) noexcept;
-    void (*transpose)(const TransposeTask&) noexcept;
+};
+
+// The same of complex numbers: c is contiguous, a and b are contiguous or constant along a row; all
+// strides count pairs. By parts: b is real, every number twice, or one number for both parts.
+struct ComplexStreamKernels {
+    void (*map)(const MapTask&) noexcept;
+    void (*dots)(const DotTask&) noexcept;
+    void (*dots_by_parts)(const DotTask&) noexcept;
+    void (*columns)(const ColumnTask&) noexcept;
 };
 
 }  // namespace unitstride

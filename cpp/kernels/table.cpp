@@ -37,6 +37,8 @@ extern constinit const KernelTable table = {
     .gemm_packers = gemm_packers,
     .direct = direct_kernels,
     .stream = stream_kernels,
+    .complex_stream = complex_stream_kernels,
+    .fetch = fetch_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/storage.hpp"
+#include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/probe.hpp"
@@ -30,10 +31,12 @@ struct KernelTable {
     const SoftmaxKernels* softmax;  // [storage_count]
     const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
-    const GemmKernels* gemm;          // [element_count]
-    const GemmPackers* gemm_packers;  // [element_count]
-    const DirectKernels* direct;      // float, double
-    const StreamKernels* stream;      // float, double
+    const GemmKernels* gemm;                     // [element_count]
+    const GemmPackers* gemm_packers;             // [element_count]
+    const DirectKernels* direct;                 // float, double
+    const StreamKernels* stream;                 // float, double
+    const ComplexStreamKernels* complex_stream;  // of float, of double
+    const FetchKernels* fetch;                   // [element_count]
 };
 
 }  // namespace unitstride
@@ -50,6 +53,8 @@ extern const GemmKernels gemm_kernels[element_count];
 extern const GemmPackers gemm_packers[element_count];
 extern const DirectKernels direct_kernels[2];
 extern const StreamKernels stream_kernels[2];
+extern const ComplexStreamKernels complex_stream_kernels[2];
+extern const FetchKernels fetch_kernels[element_count];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

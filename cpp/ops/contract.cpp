@@ -1,5 +1,6 @@
 #include "ops/contract.hpp"
 
+#include <algorithm>
 #include <complex>
 #include <cstring>
 
@@ -64,6 +65,22 @@ unsigned contract_with_complex_factors(const ContractArguments& arguments) {
     return status;
 }
 
+// A summed axis along which both inputs stand still: its length times one of its terms.
+void count_constant_terms(ContractPlan& plan) {
+    int left = 0;
+    for (int axis = 0; axis < plan.depth.count; ++axis) {
+        const Axis found = plan.depth.axis[axis];
+        if (found.stride[operand_a] != 0 || found.stride[operand_b] != 0) {
+            plan.depth.axis[left++] = found;
+            continue;
+        }
+        plan.alpha *= static_cast<double>(found.length);
+        plan.alpha_imag *= static_cast<double>(found.length);
+        plan.depth_count /= found.length;
+    }
+    plan.depth.count = left;
+}
+
 }  // namespace
 
 double contraction_cost(const ContractArguments& arguments) noexcept {
@@ -84,10 +101,15 @@ unsigned contract(const ContractArguments& arguments) {
         return contract_with_complex_factors(arguments);
     ContractPlan plan = plan_contraction(arguments);
     if (plan.empty()) return 0;
+    count_constant_terms(plan);
     unsigned raised;
     if (can_be_direct(plan)) {
         raised = contract_direct(plan);
-    } else if (!contract_streaming(plan, raised) && !direct_with_copy(plan, raised)) {
+    } else if (can_be_streamed(plan)) {
+        raised = contract_streaming(plan);
+    } else if (needs_slabs(plan)) {
+        raised = contract_slabs(plan);
+    } else if (!direct_with_copy(plan, raised)) {
         order_for_panels(plan);
         raised = contract_packed(plan);
     }

@@ -15,7 +15,12 @@ unsigned contract_direct(const ContractPlan& plan);
 // The same with a copy of B, which is small and lies in other ways. False: it is not worth it.
 bool direct_with_copy(const ContractPlan& plan, unsigned& raised);
 
-// What memory limits: one of rows, columns and depth is missing. False: the layout needs packing.
-bool contract_streaming(const ContractPlan& plan, unsigned& raised);
+// What memory limits: one of rows, columns and depth is missing.
+bool can_be_streamed(const ContractPlan& plan);
+unsigned contract_streaming(const ContractPlan& plan);
+
+// Few rows, and B in another order than C: slabs of B are brought into that order.
+bool needs_slabs(const ContractPlan& plan);
+unsigned contract_slabs(const ContractPlan& plan);
 
 }  // namespace unitstride

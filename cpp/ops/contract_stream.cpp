@@ -1,6 +1,6 @@
 #include "ops/contract_stream.hpp"
 
-#include <cstring>
+#include "ops/contract_tiles.hpp"
 
 namespace unitstride {
 
@@ -44,51 +44,17 @@ unsigned Stream::run_map() {
                         });
 }
 
-unsigned Stream::run_transpose() {
-    constexpr std::ptrdiff_t tile = 512, width = 64;  // rows and columns: many lines, some lines
-    const std::ptrdiff_t rows = blocks_of(across_.length, tile);
-    const std::ptrdiff_t columns = blocks_of(along_.length, width);
-    const std::ptrdiff_t items = kept_.elements() * rows * columns;
-    TransposeTask whole = {};
-    whole.a_column = along_.stride[source_];
-    whole.c_row = across_.stride[operand_c];
-    whole.streaming = static_cast<double>(kept_count_) * static_cast<double>(bytes_) >
-                      static_cast<double>(kernels().streaming_bytes);
-    const char* const constant = source_ == operand_a ? plan_.b : plan_.a;
-    double factor;
-    if (bytes_ == 4) {
-        float single;
-        std::memcpy(&single, constant, sizeof single);
-        factor = static_cast<double>(single);
-    } else {
-        std::memcpy(&factor, constant, sizeof factor);
-    }
-    whole.alpha = plan_.alpha * factor;
-    return parallel_for(workers(2 * traffic(), items), items,
-                        [&](Worker& worker, std::ptrdiff_t item, std::ptrdiff_t end) {
-                            for (; item < end && worker.proceed(); ++item) {
-                                const std::ptrdiff_t row = item % rows * tile;
-                                const std::ptrdiff_t column = item / rows % columns * width;
-                                Place place(kept_, item / rows / columns);
-                                for (int k = 0; k < contract_operands; ++k)
-                                    place.offset[k] +=
-                                        row * across_.stride[k] + column * along_.stride[k];
-                                TransposeTask task = whole;
-                                task.a = source_ == operand_a ? a(place) : b(place);
-                                task.c = c(place);
-                                task.rows = std::min(tile, across_.length - row);
-                                task.columns = std::min(width, along_.length - column);
-                                kernels_.transpose(task);
-                            }
-                        });
+bool can_be_streamed(const ContractPlan& plan) {
+    if (plan.depth_count == 0) return false;
+    return plan.depth_count == 1 || plan.row_count == 1 || plan.column_count == 1;
 }
 
-bool contract_streaming(const ContractPlan& plan, unsigned& raised) {
-    if (plan.element_c != Element::float32 && plan.element_c != Element::float64) return false;
-    Stream stream(plan);
-    if (!stream.applies()) return false;
-    raised = stream.run();
-    return true;
+unsigned contract_streaming(const ContractPlan& plan) {
+    if (plan.element_c == Element::float32 || plan.element_c == Element::float64) {
+        Stream stream(plan);
+        if (stream.applies()) return stream.run();
+    }
+    return plan.depth_count == 1 ? map_tiles(plan) : sum_tiles(plan);
 }
 
 }  // namespace unitstride

@@ -63,15 +63,12 @@ class Stream {
     // Whether one of the forms below applies; it is remembered.
     bool applies() {
         if (plan_.depth_count == 1) return choose_map();
-        if (plan_.row_count != 1 && plan_.column_count != 1) return false;
-        if (plan_.depth_count == 0) return false;
         return choose_sum();
     }
 
     unsigned run() {
         switch (form_) {
             case Form::map: return run_map();
-            case Form::transpose: return run_transpose();
             case Form::dots: return run_dots();
             case Form::columns: return run_columns();
         }
@@ -79,7 +76,7 @@ class Stream {
     }
 
   private:
-    enum class Form { map, transpose, dots, columns };
+    enum class Form { map, dots, columns };
 
     const char* a(const Place& place) const { return plan_.a + place.offset[operand_a] * bytes_; }
     const char* b(const Place& place) const { return plan_.b + place.offset[operand_b] * bytes_; }
@@ -95,39 +92,16 @@ class Stream {
 
     bool choose_map() {
         form_ = Form::map;
-        if (plan_.beta != 0 || kept_.count < 2) return true;
-        for (const int operand : {operand_a, operand_b})
-            if (form_ == Form::map && constant(operand_a + operand_b - operand))
-                choose_transpose(operand);
-        return true;
-    }
-
-    // c is contiguous along its last axis, the only input that varies along another one.
-    void choose_transpose(int operand) {
-        const Axis& last = kept_.axis[kept_.count - 1];
-        if (last.stride[operand_c] != 1 || std::abs(last.stride[operand]) <= 1) return;
-        for (int axis = 0; axis < kept_.count - 1; ++axis)
-            if (kept_.axis[axis].stride[operand] == 1) {
-                form_ = Form::transpose;
-                source_ = operand;
-                across_ = kept_.axis[axis];
-                along_ = last;
-                --kept_.count;
-                std::copy(kept_.axis + axis + 1, kept_.axis + kept_.count, kept_.axis + axis);
-                --kept_.count;
-                return;
-            }
-    }
-
-    bool constant(int operand) const {
-        for (int axis = 0; axis < kept_.count; ++axis)
-            if (kept_.axis[axis].stride[operand] != 0) return false;
-        return true;
+        if (kept_count_ <= few_elements || kept_.count == 0) return true;
+        const Axis& inner = kept_.axis[kept_.count - 1];
+        if (inner.stride[operand_c] == 1 && contiguous_or_constant(inner.stride[operand_a]) &&
+            contiguous_or_constant(inner.stride[operand_b]) &&
+            (inner.length >= shortest_line || kept_.count == 1))
+            return true;
+        return false;
     }
 
     unsigned run_map();
-
-    unsigned run_transpose();
 
     // A is the operand that is contiguous; the other one is contiguous or constant there.
     static bool suits(const Axis& axis, bool swapped) {
@@ -193,7 +167,8 @@ class Stream {
         kernels_.map(task);
     }
 
-    static constexpr std::ptrdiff_t shortest_line = 8;  // shorter ones are packed
+    static constexpr std::ptrdiff_t shortest_line = 8;  // shorter ones go by tiles
+    static constexpr std::ptrdiff_t few_elements = 64;  // in any layout, one by one
     const ContractPlan& plan_;
     const std::ptrdiff_t bytes_;
     const StreamKernels& kernels_;
@@ -201,8 +176,6 @@ class Stream {
     std::ptrdiff_t kept_count_;
     Form form_ = Form::map;
     bool swapped_ = false;
-    int source_ = operand_a;
-    Axis across_ = {}, along_ = {};
 };
 
 }  // namespace unitstride

@@ -1,4 +1,6 @@
 // Dot products and sums down columns, cut into pieces whatever the threads.
+#include <cmath>
+
 #include "core/checked.hpp"
 #include "core/scratch.hpp"
 #include "ops/contract_stream.hpp"
@@ -6,16 +8,18 @@
 namespace unitstride {
 namespace {
 
-// A sum that keeps what additions lose (TwoSum).
+// A sum that keeps what additions lose (TwoSum), as long as it is finite.
 struct ExactSum {
     double sum = 0, lost = 0;
     void add(double value) {
-        const double total = sum + value, part = total - sum;
-        lost += (sum - (total - part)) + (value - part);
+        const double total = sum + value;
+        if (std::isfinite(total)) {
+            const double part = total - sum;
+            lost += (sum - (total - part)) + (value - part);
+        }
         sum = total;
     }
-    // Infinities leave NaN in what was lost.
-    double value() const { return lost == lost ? sum + lost : sum; }
+    double value() const { return std::isfinite(sum) ? sum + lost : sum; }
 };
 
 }  // namespace

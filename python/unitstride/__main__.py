@@ -66,7 +66,7 @@ def _bench(options: argparse.Namespace) -> int:
     if not cases:
         print(f"unitstride bench: no case contains {options.only!r}", file=sys.stderr)
         return 2
-    rounds = options.rounds or (3 if options.quick else 9)
+    rounds = options.rounds or (3 if options.quick else getattr(bench, "ROUNDS", 9))
     peers = bench.QUICK_PEERS if options.quick else bench.PEERS
     report = bench.run(cases, rounds, peers, show=not options.json)
     if options.json:
@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="the cases with TEXT in the name, or the group TEXT",
     )
-    bench.add_argument("--rounds", type=_positive, help="measured rounds (9; 3 with --quick)")
+    bench.add_argument(
+        "--rounds", type=_positive, help="measured rounds (9; 3 with --quick and of einsum)"
+    )
     for command, run in ((info, _info), (selftest, _selftest), (bench, _bench)):
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)

@@ -30,6 +30,7 @@ _OWN, _PLAIN, _MEMORY, _PEAK = "unitstride", "plain", "memory", "peak"
 _PROBE_BYTES = 64 << 20
 _PROBE_ROUNDS = 2_000_000
 _MOST_OF_NUMPY = 8  # operands; the loop over all labels that it falls back to takes minutes
+ROUNDS = 3  # by default: there are many cases, and all of them take some minutes
 _STREAMS = 4 << 20  # arrays of fewer bytes stay in a cache: memory is not their limit
 
 
@@ -226,6 +227,15 @@ def show_group(group: str, results: Sequence[Result], peers: Sequence[str]) -> N
         print(f"{row[0]:<{widths[0]}}  " + "  ".join(cells))
 
 
+def _show_progress(number: int, count: int, title: str) -> None:
+    """Tell which case runs: in one line of a terminal, or line by line."""
+    text = f"{number}/{count} {title}"
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
 def run(
     chosen: Sequence[Contraction], rounds: int, peers: Sequence[str], show: bool = True
 ) -> dict[str, Any]:
@@ -240,8 +250,7 @@ def run(
     for group in dict.fromkeys(case.group for case in chosen):
         members = []
         for case in (case for case in chosen if case.group == group):
-            if sys.stderr.isatty():
-                print(f"\r\x1b[K{case.title}", end="", file=sys.stderr, flush=True)
+            _show_progress(chosen.index(case) + 1, len(chosen), case.title)
             members.append(run_case(case, rounds, found))
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ bfloat16 arrays come as uint16 views. `axes` is sorted and not empty. Operations
 bits: 1 divide, 2 overflow, 4 underflow, 8 invalid.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
@@ -58,6 +59,19 @@ def contract(
     beta: complex,
     /,
 ) -> int: ...
+
+# The result of a contraction that is remembered, or (result, status); None for any other call.
+def contract_fast(
+    key: str, operands: tuple[Any, ...], out: _Array | None, alpha: Any, beta: Any, /
+) -> Any: ...
+def contract_remember(
+    key: str,
+    operands: tuple[_Array, ...],
+    axes: Sequence[Sequence[int]],
+    like: int,
+    steps: Sequence[tuple[Any, ...]],
+    view: Sequence[int],
+) -> None: ...
 
 # None for anything but a native float32 or float64 ndarray and an int axis in range, and for a
 # call with floating-point status to report.

@@ -12,7 +12,7 @@ from unitstride._backend import core
 from unitstride._einsum_parse import Subscripts, parse_lists, parse_text, split_interleaved
 from unitstride._einsum_paths import Choice, read_choice
 from unitstride._einsum_plan import Plan
-from unitstride._einsum_run import RECYCLED_FROM, as_operand, execute, view_of
+from unitstride._einsum_run import as_operand, execute, view_of
 from unitstride._float_status import report_float_status
 
 Array = NDArray[Any]
@@ -20,9 +20,6 @@ DType = np.dtype[Any]
 
 _MOST_PLANS = 2048  # plans are small; a program that makes more than this starts afresh
 _plans: dict[Any, Plan] = {}
-# For `direct`: the steps, and the operand whose order in memory the result takes, if any; or no
-# steps, and the order of axes of a view.
-_direct: dict[Any, Any] = {}
 _DIRECT = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 
 
@@ -146,62 +143,60 @@ def plan_for(
     return plan
 
 
-def direct(key: Any, operands: Sequence[Array]) -> Any:
-    """Run a small contraction of plain arrays without any checks; None where that cannot be.
-
-    `key` begins with the name of the function, and tells shapes, dtypes and what is done.
-    """
-    found = _direct.get(key)
-    if found is None:
-        return None
-    steps, like = found
-    if steps is None:
-        return operands[0].transpose(like)
-    if core is None:
-        return None
-    if like is not None and not operands[like].flags.c_contiguous:
-        return None  # the result has another order in memory
-    arrays = [*operands]
-    status = 0
-    try:
-        for first, a_labels, second, b_labels, labels, shape, dtype in steps:
-            result = np.empty(shape, dtype)
-            status |= core.contract(
-                arrays[first],
-                a_labels,
-                None if second is None else arrays[second],
-                b_labels,
-                result,
-                labels,
-                1.0,
-                0.0,
-            )
-            arrays.append(result)
-    except ValueError:  # steps of an array that are not whole elements: they need a copy
-        return None
-    if status:
-        report_float_status(key[0], status)
-    return result if shape else result[()]
+def _unknown(*arguments: Any) -> None:
+    """Stand in for the core's memory where there is no core."""
 
 
-def _remember_direct(key: Any, plan: Plan, arrays: list[Array]) -> None:
-    """Remember a plan for `direct` if it reads the operands as they are, and all is small."""
-    if not plan.steps or plan.slices or plan.steps[-1].dtype != plan.dtype:
+# Runs again what `remember_plan` told: (key, operands, out, alpha, beta) -> the result,
+# (result, status), or None for any other call.
+run_again: Callable[..., Any] = _unknown if core is None else core.contract_fast
+
+
+def reported(function: str, found: Any) -> Any:
+    """Return the result of `run_again`, with its floating-point status reported."""
+    if type(found) is tuple:
+        found, status = found
+        report_float_status(function, status)
+    return found
+
+
+def remember_plan(key: str, plan: Plan, arrays: list[Array]) -> None:
+    """Tell the core of a plan that reads the operands as they are."""
+    if core is None or not plan.steps or plan.slices or plan.steps[-1].dtype != plan.dtype:
         return
-    as_they_are = plan.operand_dtypes == tuple([array.dtype for array in arrays])
-    largest = max(math.prod(step.shape) * step.dtype.itemsize for step in plan.steps)
+    dtypes = {*plan.operand_dtypes, *(step.dtype for step in plan.steps)}
+    in_order = plan.follows is None or plan.follows[1] == tuple(
+        (k,) for k in range(len(plan.shape))
+    )
     if (
-        as_they_are
-        and largest < RECYCLED_FROM
-        and plan.dtype in _DIRECT
-        and not any(plan.selections)
-        and (plan.follows is None or plan.follows[1] == tuple((k,) for k in range(len(plan.shape))))
+        not dtypes <= _DIRECT
+        or not in_order
+        or plan.operand_dtypes != tuple([array.dtype for array in arrays])
     ):
-        steps = tuple(
-            (s.first, s.first_labels, s.second, s.second_labels, s.labels, s.shape, s.dtype)
-            for s in plan.steps
+        return
+    axes = [
+        [k for k in range(array.ndim) if selection is None or selection[k] != 0]
+        for array, selection in zip(arrays, plan.selections, strict=True)
+    ]
+    steps = [
+        (
+            s.first,
+            s.first_labels,
+            -1 if s.second is None else s.second,
+            s.second_labels,
+            s.labels,
+            s.shape,
+            s.dtype,
         )
-        remember(_direct, key, (steps, None if plan.follows is None else plan.follows[0]))
+        for s in plan.steps
+    ]
+    like = -1 if plan.follows is None else plan.follows[0]
+    core.contract_remember(key, tuple(arrays), axes, like, steps, ())
+
+
+def _remember_view(key: str, array: Array, order: tuple[int, ...]) -> None:
+    if core is not None:
+        core.contract_remember(key, (array,), [range(array.ndim)], -1, [], order)
 
 
 def contract(
@@ -217,7 +212,7 @@ def contract(
     alpha: Any = 1,
     beta: Any = 0,
     memory_limit: Any = None,
-    direct_key: Any = None,
+    direct_key: str | None = None,
 ) -> Any:
     """Contract arrays by subscripts that are read only where there is no plan yet."""
     order = check_order(function, order)
@@ -231,7 +226,7 @@ def contract(
     alpha = check_factor(function, "alpha", alpha, plan.dtype)
     beta = check_factor(function, "beta", beta, plan.dtype)
     if direct_key is not None:
-        _remember_direct(direct_key, plan, arrays)
+        remember_plan(direct_key, plan, arrays)
     return execute(function, plan, arrays, out, order, alpha, beta)
 
 
@@ -247,7 +242,7 @@ def einsum(
     alpha: Any = 1,
     beta: Any = 0,
     memory_limit: Any = None,
-    direct_key: Any = None,
+    direct_key: str | None = None,
 ) -> Any:
     """Run einsum on any arguments."""
     arrays, parsed, key = split_arguments(function, subscripts, operands)
@@ -257,7 +252,7 @@ def einsum(
         if view is not None:
             if direct_key is not None and 0 < view.ndim == arrays[0].ndim:
                 (term,), output = parsed().terms, parsed().output
-                remember(_direct, direct_key, (None, tuple(map(term.index, output))))
+                _remember_view(direct_key, arrays[0], tuple(map(term.index, output)))
             return view if view.ndim else view[()]
     return contract(
         function,

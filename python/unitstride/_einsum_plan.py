@@ -92,6 +92,7 @@ def _selection(
 
 
 def _follows(output: Labels, terms: list[Labels]) -> tuple[int, tuple[Labels, ...]] | None:
+    """Find the operand that has all labels of the result; -1 stands for axes without any."""
     if len(output) < 2:
         return None
     for number, term in enumerate(terms):
@@ -156,7 +157,13 @@ def build(
         steps=(),
         is_empty=0 in sizes,
         is_view=len(terms) == 1 and set(terms[0]) == set(output),
-        follows=_follows(output, terms),
+        follows=_follows(
+            output,
+            [
+                tuple(-1 if n == 1 != sizes[x] else x for x, n in zip(term, own, strict=True))
+                for term, own in zip(subscripts.terms, shapes, strict=True)
+            ],
+        ),
     )
     if plan.is_empty:
         return plan

@@ -16,22 +16,9 @@ __all__ = ["ContractExpression", "contract_expression", "einsum", "einsum_path",
 
 Array = NDArray[Any]
 
-# Defaults, one object each: `alpha is _ONE` costs less than a comparison.
-_ONE, _ZERO, _KEEP, _SAFE = 1, 0, "K", "safe"
-
-
-def _key(subscripts: str, operands: tuple[Any, ...]) -> Any:
-    """Return what tells the plan of a call on plain arrays; None for other operands."""
-    if len(operands) == 2:
-        a, b = operands
-        if type(a) is type(b) is np.ndarray:
-            return "einsum", subscripts, a.shape, b.shape, a.dtype, b.dtype
-        return None
-    for array in operands:
-        if type(array) is not np.ndarray:
-            return None
-    shapes, dtypes = [array.shape for array in operands], [array.dtype for array in operands]
-    return "einsum", subscripts, *shapes, *dtypes
+# Defaults, one object each: `order is _KEEP` costs less than a comparison.
+_KEEP, _SAFE = "K", "safe"
+_run_again = _einsum_call.run_again
 
 
 def einsum(
@@ -43,8 +30,8 @@ def einsum(
     order: str | None = _KEEP,
     casting: str = _SAFE,
     optimize: Any = True,
-    alpha: complex = _ONE,
-    beta: complex = _ZERO,
+    alpha: complex = 1,
+    beta: complex = 0,
     memory_limit: float | None = None,
 ) -> Any:
     """Multiply arrays and sum over labels of their axes, as `numpy.einsum` does.
@@ -136,21 +123,17 @@ def einsum(
     """
     direct_key = None
     if (
-        out is None
+        optimize is True
         and dtype is None
         and memory_limit is None
-        and alpha is _ONE
-        and beta is _ZERO
-        and optimize is True
         and order is _KEEP
         and casting is _SAFE
         and type(subscripts) is str
     ):
-        direct_key = _key(subscripts, operands)
-        if direct_key is not None:
-            found = _einsum_call.direct(direct_key, operands)
-            if found is not None:
-                return found
+        found = _run_again(subscripts, operands, out, alpha, beta)
+        if found is not None:
+            return _einsum_call.reported("einsum", found) if type(found) is tuple else found
+        direct_key = subscripts
     return _einsum_call.einsum(
         "einsum",
         subscripts,

@@ -16,6 +16,7 @@ __all__ = ["inner", "matmul", "outer", "tensordot"]
 Array = NDArray[Any]
 
 _KEEP, _SAME_KIND = "K", "same_kind"
+_run_again = _einsum_call.run_again
 
 
 def _pair(function: str, first: ArrayLike, second: ArrayLike) -> tuple[Array, Array]:
@@ -79,13 +80,13 @@ def matmul(
     >>> float(matmul([1.0, 2.0], [3.0, 4.0]))
     11.0
     """
-    a, b = _pair("matmul", x1, x2)
-    direct_key = None
-    if out is None and dtype is None and order is _KEEP and casting is _SAME_KIND:
-        direct_key = "matmul", a.shape, b.shape, a.dtype, b.dtype
-        found = _einsum_call.direct(direct_key, (a, b))
+    key = None
+    if dtype is None and order is _KEEP and casting is _SAME_KIND:
+        key = "matmul:"  # no subscripts contain a colon
+        found = _run_again(key, (x1, x2), out, 1, 0)
         if found is not None:
-            return found
+            return _einsum_call.reported("matmul", found)
+    a, b = _pair("matmul", x1, x2)
     if not a.ndim or not b.ndim:
         raise ValueError(
             f"matmul: `x1` and `x2` must have at least one axis, got shapes {a.shape} and {b.shape}"
@@ -104,7 +105,7 @@ def matmul(
         dtype,
         order,
         casting,
-        direct_key=direct_key,
+        direct_key=key,
     )
 
 
@@ -158,6 +159,12 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: Any = 2) -> Any:
     (2, 5)
     """
     name = "tensordot"
+    key = None
+    if type(axes) is int:
+        key = f"tensordot:{axes}"
+        found = _run_again(key, (a, b), None, 1, 0)
+        if found is not None:
+            return _einsum_call.reported(name, found)
     x, y = _pair(name, a, b)
     if not hasattr(axes, "__len__"):
         count = operator.index(axes)
@@ -181,7 +188,7 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: Any = 2) -> Any:
         kept = [k for k in x_labels if k not in first] + [k for k in y_labels if k >= x.ndim]
         return parse_lists(name, [x_labels, y_labels], kept, (x.ndim, y.ndim))
 
-    return _einsum_call.contract(name, [x, y], subscripts, (name, first, second))
+    return _einsum_call.contract(name, [x, y], subscripts, (name, first, second), direct_key=key)
 
 
 def inner(a: ArrayLike, b: ArrayLike, /) -> Any:
@@ -213,6 +220,10 @@ def inner(a: ArrayLike, b: ArrayLike, /) -> Any:
     >>> inner(np.eye(2), np.array([3.0, 4.0]))
     array([3., 4.])
     """
+    key = "inner:"
+    found = _run_again(key, (a, b), None, 1, 0)
+    if found is not None:
+        return _einsum_call.reported("inner", found)
     x, y = _pair("inner", a, b)
     shared = 1 if x.ndim and y.ndim else 0
     if shared:
@@ -226,7 +237,7 @@ def inner(a: ArrayLike, b: ArrayLike, /) -> Any:
         kept = x_labels[: x.ndim - shared] + y_labels[: y.ndim - shared]
         return parse_lists("inner", [x_labels, y_labels], kept, (x.ndim, y.ndim))
 
-    return _einsum_call.contract("inner", [x, y], subscripts, "inner")
+    return _einsum_call.contract("inner", [x, y], subscripts, "inner", direct_key=key)
 
 
 def outer(a: ArrayLike, b: ArrayLike, out: Array | None = None) -> Any:
@@ -262,6 +273,15 @@ def outer(a: ArrayLike, b: ArrayLike, out: Array | None = None) -> Any:
            [6., 8.]])
     """
     x, y = (array.reshape(-1) for array in _pair("outer", a, b))
+    key = "outer:"
+    found = _run_again(key, (x, y), out, 1, 0)
+    if found is not None:
+        return _einsum_call.reported("outer", found)
     return _einsum_call.contract(
-        "outer", [x, y], lambda: Subscripts(((0,), (1,)), (0, 1), ("i", "j")), "outer", out
+        "outer",
+        [x, y],
+        lambda: Subscripts(((0,), (1,)), (0, 1), ("i", "j")),
+        "outer",
+        out,
+        direct_key=key,
     )
