@@ -45,4 +45,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     unitstride::register_softmax_vjp(module);
     unitstride::register_fast_calls(module);
     unitstride::register_contract(module);
+    unitstride::register_optim(module);
 }

@@ -37,6 +37,7 @@ extern constinit const KernelTable table = {
     .gemm_packers = gemm_packers,
     .direct = direct_kernels,
     .stream = stream_kernels,
+    .optim = optim_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -3,6 +3,7 @@
 
 #include "core/storage.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/optim.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
@@ -34,6 +35,7 @@ struct KernelTable {
     const GemmPackers* gemm_packers;  // [element_count]
     const DirectKernels* direct;      // float, double
     const StreamKernels* stream;      // float, double
+    const OptimKernels* optim;        // float, double
 };
 
 }  // namespace unitstride
@@ -50,6 +52,7 @@ extern const GemmKernels gemm_kernels[element_count];
 extern const GemmPackers gemm_packers[element_count];
 extern const DirectKernels direct_kernels[2];
 extern const StreamKernels stream_kernels[2];
+extern const OptimKernels optim_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -16,6 +16,15 @@ from unitstride.einsum import (
     einsum_path,
     einsum_vjp,
 )
+from unitstride.optim import (
+    Adam,
+    AdamW,
+    adam_step,
+    clip_grad_norm_,
+    clip_grad_value_,
+    ema_update,
+    global_norm,
+)
 from unitstride.products import inner, matmul, outer, tensordot
 from unitstride.softmax import (
     LogSumExp,
@@ -29,14 +38,21 @@ from unitstride.softmax import (
 from unitstride.views import diagonal, trace, transpose
 
 __all__ = [
+    "Adam",
+    "AdamW",
     "ContractExpression",
     "LogSumExp",
+    "adam_step",
+    "clip_grad_norm_",
+    "clip_grad_value_",
     "contract_expression",
     "diagonal",
     "einsum",
     "einsum_path",
     "einsum_vjp",
+    "ema_update",
     "get_num_threads",
+    "global_norm",
     "inner",
     "log_softmax",
     "log_softmax_vjp",
