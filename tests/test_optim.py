@@ -302,24 +302,81 @@ needs_torch = pytest.mark.skipif(
 )
 
 
+TRAJECTORIES: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    *((name, options, options) for name in ("Adam", "AdamW")
+      for options in ({}, {"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True},
+                      {"eps": 1e-3, "betas": (0.5, 0.9)})),
+    *(("SGD", options, options)
+      for options in ({}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.3},
+                      {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True})),
+    *((name, {"weight_decay": 0.1, "decoupled": decoupled},
+       {"weight_decay": 0.1, "decoupled_weight_decay": decoupled})
+      for name in ("NAdam", "RAdam") for decoupled in (False, True)),
+    *((name, {"weight_decay": 0.1}, {"weight_decay": 0.1})
+      for name in ("Adamax", "Adagrad", "RMSprop")),
+    ("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.5},
+     {"lr_decay": 0.1, "initial_accumulator_value": 0.5}),
+    ("RMSprop", {"momentum": 0.9, "centered": True}, {"momentum": 0.9, "centered": True}),
+)  # fmt: skip
+
+
 @needs_torch
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"amsgrad": True},
-                                     {"maximize": True}, {"eps": 1e-3}], ids=str)  # fmt: skip
-@pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_trajectories_of_torch(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "mine", "other"), TRAJECTORIES, ids=str)
+def test_trajectories_of_torch(name: str, mine: dict[str, Any], other: dict[str, Any]) -> None:
     torch: Any = importlib.import_module("torch")
     random = np.random.default_rng(12)
     start = [random.standard_normal(shape) for shape in ((4, 5), (3,))]
     ours = [array.copy() for array in start]
     theirs = [torch.tensor(array, requires_grad=True) for array in start]
-    mine = getattr(unitstride, name)(ours, lr=0.05, **options)
-    other = getattr(torch.optim, name)(theirs, lr=0.05, **options)
-    for _ in range(200):
-        grads = [np.cos(array) + random.standard_normal(array.shape) for array in ours]
-        for tensor, grad in zip(theirs, grads, strict=True):
-            tensor.grad = torch.tensor(grad)
-        mine.step(grads)
-        other.step()
+    own = getattr(unitstride, name)(ours, lr=0.05, **mine)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # in which NAdam keeps the product of its momenta
+    try:
+        peer = getattr(torch.optim, name)(theirs, lr=0.05, **other)
+        for _ in range(200):
+            grads = [np.cos(array) + random.standard_normal(array.shape) for array in ours]
+            for tensor, grad in zip(theirs, grads, strict=True):
+                tensor.grad = torch.tensor(grad)
+            own.step(grads)
+            peer.step()
+    finally:
+        torch.set_default_dtype(before)
     for array, tensor in zip(ours, theirs, strict=True):
-        # 200 steps of a few roundings each, of numbers of magnitude up to 10.
-        np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-12, atol=1e-12)
+        # 200 steps of a few roundings each; the variance of RMSprop cancels.
+        np.testing.assert_allclose(array, tensor.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+OPTAX: tuple[tuple[str, dict[str, Any], str, dict[str, Any]], ...] = (
+    ("Adam", {"compat": "optax"}, "adam", {}),
+    ("Adam", {"compat": "optax", "nesterov": True}, "nadam", {}),
+    ("AdamW", {"compat": "optax", "weight_decay": 0.1}, "adamw", {"weight_decay": 0.1}),
+    ("Adam", {"compat": "optax", "amsgrad": True}, "amsgrad", {}),
+    ("Lion", {"weight_decay": 0.1}, "lion", {"weight_decay": 0.1}),
+    ("SGD", {"momentum": 0.9, "nesterov": True}, "sgd", {"momentum": 0.9, "nesterov": True}),
+)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optax") is None, reason="optax is not installed")
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mine", "peer", "other"), OPTAX, ids=str)
+def test_trajectories_of_optax(
+    name: str, mine: dict[str, Any], peer: str, other: dict[str, Any]
+) -> None:
+    jax: Any = importlib.import_module("jax")
+    optax: Any = importlib.import_module("optax")
+    random = np.random.default_rng(13)
+    start = random.standard_normal((4, 5))
+    ours = start.copy()
+    own = getattr(unitstride, name)(ours, lr=0.05, **mine)
+    with jax.enable_x64(True):
+        rule = getattr(optax, peer)(0.05, **other)
+        theirs = jax.numpy.asarray(start)
+        state = rule.init(theirs)
+        update = jax.jit(rule.update)
+        for _ in range(200):
+            grad = np.cos(ours) + random.standard_normal(ours.shape)
+            own.step(grad)
+            change, state = update(jax.numpy.asarray(grad), state, theirs)
+            theirs = optax.apply_updates(theirs, change)
+        # 200 steps of a few roundings each.
+        np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-10, atol=1e-12)

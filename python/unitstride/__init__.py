@@ -17,8 +17,15 @@ from unitstride.einsum import (
     einsum_vjp,
 )
 from unitstride.optim import (
+    SGD,
+    Adagrad,
     Adam,
+    Adamax,
     AdamW,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSprop,
     adam_step,
     clip_grad_norm_,
     clip_grad_value_,
@@ -37,11 +44,18 @@ from unitstride.softmax import (
 )
 from unitstride.views import diagonal, trace, transpose
 
-__all__ = [
+__all__ = [  # noqa: RUF022
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "ContractExpression",
+    "Lion",
     "LogSumExp",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "SGD",
     "adam_step",
     "clip_grad_norm_",
     "clip_grad_value_",

@@ -1,5 +1,6 @@
 """What the optimiser classes share: parameter groups, their states, the step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -104,6 +105,10 @@ class Optimizer(SavedState):
 
     def _decoupled(self, group: Group) -> bool:
         return False
+
+    def _number(self, group: Group, option: str, high: float = math.inf) -> float:
+        """Return an option of a group that is a number in [0, high)."""
+        return _optim_rules.check_number(self._name, option, group[option], 0.0, high)
 
     def _rate(self, group: Group) -> float:
         lr = group["lr"]

@@ -5,6 +5,7 @@ optimisers are constants of these. All numbers are float64 here; the engine roun
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 ADAM, SGD, LION, ADAMAX, ADAGRAD, RMSPROP, AVERAGE = range(7)
@@ -112,6 +113,18 @@ def nadam(
     moment = momentum_next / (1.0 - product * momentum_next)
     ahead = (1.0 - momentum_now) / (1.0 - product)
     return padded(b1, 1.0 - b1, b2, 1.0 - b2, 1.0, 0.0, after, eps, lr, moment, ahead)
+
+
+@lru_cache(maxsize=64)
+def nadam_momenta(b1: float, decay: float, step: int) -> tuple[float, float, float]:
+    """Return the momenta of this step and the next, and the product of all so far."""
+    now = b1 * (1.0 - 0.5 * 0.96 ** (step * decay))
+    following = b1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * decay))
+    product, position = 1.0, 1
+    while position <= step and product > 0.0:  # below the range of float64 it stays zero
+        product *= b1 * (1.0 - 0.5 * 0.96 ** (position * decay))
+        position += 1
+    return now, following, product
 
 
 def radam(lr: float, betas: tuple[float, float], eps: float, step: int) -> tuple[float, ...]:
