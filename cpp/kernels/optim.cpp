@@ -172,7 +172,11 @@ void gather(const void* source, std::ptrdiff_t stride, std::ptrdiff_t count, voi
             v = gather_vector(first, stride, now);
         }
         if constexpr (sizeof(Compute<S>) == sizeof(T)) {
-            store_first(to + i, v, now);
+            if (now == width) {  // a masked store is not forwarded to the load that follows
+                store(to + i, v);
+            } else {
+                store_first(to + i, v, now);
+            }
         } else {
             for (size l = 0; l < now; ++l) to[i + l] = static_cast<T>(v[l]);
         }
@@ -209,7 +213,7 @@ void scatter(const void* line, std::ptrdiff_t count, void* target, std::ptrdiff_
         const size now = count - i < width ? count - i : width;
         Vec<Compute<S>> v;
         if constexpr (sizeof(Compute<S>) == sizeof(T)) {
-            v = load_first(from + i, now, T(0));
+            v = now == width ? load(from + i) : load_first(from + i, now, T(0));
         } else {
             v = Vec<Compute<S>>{};
             for (size l = 0; l < now; ++l) v[l] = static_cast<Compute<S>>(from[i + l]);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include "core/parallel.hpp"
@@ -14,7 +15,9 @@
 namespace unitstride {
 namespace {
 
-constexpr std::ptrdiff_t line_bytes = step_batch * static_cast<std::ptrdiff_t>(sizeof(double));
+// Lines a multiple of 4 KiB apart would have loads wait for stores to other lines.
+constexpr std::ptrdiff_t line_bytes =
+    step_batch * static_cast<std::ptrdiff_t>(sizeof(double)) + 5 * scratch_alignment;
 constexpr std::ptrdiff_t scratch_bytes = step_operands * line_bytes;
 // Sums of squares outside are computed once more, scaled.
 constexpr double highest_squares = 0x1p1000, lowest_squares = 0x1p-900;
@@ -84,33 +87,47 @@ class PieceLines {
     // Leaves the cursor behind the batch.
     void batch(StepCursor& cursor, std::ptrdiff_t count, bool is_short) {
         StepTask task = {{}, count, work_.constants, work_.norm};
-        const StepCursor start = cursor;
         bool gathers[step_operands] = {};
         for (int k = 0; k < step_operands; ++k) {
             if (!takes_part_[k]) continue;
             gathers[k] = !lies_ready(k, is_short);
             task.line[k] = gathers[k] ? line(k) : layout_.data[k] + cursor.offset(k) * size_[k];
         }
+        const bool is_one_run = count <= cursor.run();
+        std::optional<StepCursor> start;  // runs are walked twice; one of them needs no copy
+        if (is_one_run) {
+            for (int k = 0; k < step_operands; ++k)
+                if (gathers[k]) gather(k, cursor, count, 0);
+        } else {
+            start = cursor;
+            for (std::ptrdiff_t done = 0; done < count;) {
+                const std::ptrdiff_t run = std::min(cursor.run(), count - done);
+                for (int k = 0; k < step_operands; ++k)
+                    if (gathers[k]) gather(k, cursor, run, done);
+                cursor.advance(run);
+                done += run;
+            }
+        }
+        work_.run(task);
+        gathers[step_grad] = false;
+        gathers[step_copy] = layout_.data[step_copy] != nullptr;
+        if (work_.constants != nullptr)
+            scatter_all(task, gathers, is_one_run ? cursor : *start, count);
+        if (is_one_run) cursor.advance(count);
+    }
+
+    // Moves the cursor on if there is more than one run.
+    void scatter_all(const StepTask& task, const bool (&wanted)[step_operands], StepCursor& cursor,
+                     std::ptrdiff_t count) const {
         for (std::ptrdiff_t done = 0; done < count;) {
             const std::ptrdiff_t run = std::min(cursor.run(), count - done);
             for (int k = 0; k < step_operands; ++k)
-                if (gathers[k]) gather(k, cursor, run, done);
-            cursor.advance(run);
+                if (wanted[k])
+                    scatter(k, cursor, run,
+                            static_cast<const char*>(task.line[k == step_copy ? step_param : k]),
+                            done);
             done += run;
-        }
-        work_.run(task);
-        if (work_.constants == nullptr) return;
-        gathers[step_grad] = false;
-        gathers[step_copy] = layout_.data[step_copy] != nullptr;
-        StepCursor back = start;
-        for (std::ptrdiff_t done = 0; done < count;) {
-            const std::ptrdiff_t run = std::min(back.run(), count - done);
-            for (int k = 0; k < step_operands; ++k)
-                if (gathers[k])
-                    scatter(k, back, run,
-                            static_cast<const char*>(task.line[k == step_copy ? 0 : k]), done);
-            back.advance(run);
-            done += run;
+            if (done < count) cursor.advance(run);
         }
     }
 

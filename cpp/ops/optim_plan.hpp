@@ -9,7 +9,7 @@
 namespace unitstride {
 
 // Elements that are worked on at a time where arrays go through scratch.
-constexpr std::ptrdiff_t step_batch = 512;
+constexpr std::ptrdiff_t step_batch = 1024;
 
 // A tensor, or a part of it, as a nest of axes: neighbours merged, steps of the parameter positive.
 struct StepLayout {
