@@ -182,7 +182,10 @@ def test_the_norm_is_that_of_the_exact_sum() -> None:
         assert abs(got * got - exact) <= exact * Fraction(4, 2**52)
         assert unitstride.global_norm(x[::-1]) == unitstride.global_norm(x)
     assert unitstride.global_norm([]) == 0.0
-    assert unitstride.global_norm(np.array([np.inf, 1.0])) == np.inf
+    for dtype in find_dtypes():
+        assert unitstride.global_norm(np.array([np.inf, 1.0]).astype(dtype)) == np.inf
+    tiny = unitstride.global_norm([np.array([1e-200]), np.zeros(3, "f4")])
+    assert tiny == pytest.approx(1e-200, rel=1e-15)
     assert np.isnan(unitstride.global_norm([np.array([1.0]), np.array([np.nan], "f4")]))
 
 

@@ -38,6 +38,16 @@ struct Squares {
             add_exactly(high[0], low[0], x * x);
         }
     }
+    // The scale is one of double: float may not hold it.
+    void add_scaled(Vec<T> x, F64 scale) noexcept {
+        if constexpr (halves<T> == 2) {
+            const F64 first = widen_low(x) * scale, second = widen_high(x) * scale;
+            add_exactly(high[0], low[0], first * first);
+            add_exactly(high[1], low[1], second * second);
+        } else {
+            add(x * scale);
+        }
+    }
     void fold_into(WideSum& sum) noexcept {
         constexpr size count = halves<T> * lanes<double>;
         double top[count], rest[count];
@@ -139,11 +149,11 @@ void step(const StepTask& task) noexcept {
 template <class T>
 void squares(const void* line, std::ptrdiff_t count, double scale, WideSum& sum) noexcept {
     const T* from = static_cast<const T*>(line);
-    const Vec<T> factor = splat(static_cast<T>(scale));
+    const F64 factor = splat(scale);
     Squares<T> found;
     size i = 0;
-    for (; i + lanes<T> <= count; i += lanes<T>) found.add(factor * load(from + i));
-    if (i < count) found.add(factor * load_first(from + i, count - i, T(0)));
+    for (; i + lanes<T> <= count; i += lanes<T>) found.add_scaled(load(from + i), factor);
+    if (i < count) found.add_scaled(load_first(from + i, count - i, T(0)), factor);
     found.fold_into(sum);
 }
 

@@ -126,8 +126,8 @@ def _sum_of_squares(grads: Sequence[Array], params: Sequence[Array | None], scal
     sums = []
     for grad, param in zip(grads, params, strict=True):
         dtype = _compute_dtype(grad if param is None else param)
-        values = np.ravel(grad).astype(dtype) * dtype(scale)
-        squares = np.square(values.astype(np.float64))
+        values = np.ravel(grad).astype(dtype).astype(np.float64) * scale
+        squares = np.square(values)
         sums.append(_sum_exactly(squares) if np.isfinite(squares).all() else float(squares.sum()))
     return _sum_exactly(np.array(sums, dtype=np.float64))
 
