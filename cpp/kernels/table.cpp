@@ -39,6 +39,7 @@ extern constinit const KernelTable table = {
     .stream = stream_kernels,
     .complex_stream = complex_stream_kernels,
     .fetch = fetch_kernels,
+    .optim = optim_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

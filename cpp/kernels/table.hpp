@@ -4,6 +4,7 @@
 #include "core/storage.hpp"
 #include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/optim.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
@@ -37,6 +38,7 @@ struct KernelTable {
     const StreamKernels* stream;                 // float, double
     const ComplexStreamKernels* complex_stream;  // of float, of double
     const FetchKernels* fetch;                   // [element_count]
+    const OptimKernels* optim;                   // float, double
 };
 
 }  // namespace unitstride
@@ -55,6 +57,7 @@ extern const DirectKernels direct_kernels[2];
 extern const StreamKernels stream_kernels[2];
 extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
+extern const OptimKernels optim_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -216,6 +216,30 @@ inline F64 multiply_add(F64 a, F64 b, F64 c) noexcept {
 #endif
 }
 
+// Correctly rounded, as addition, multiplication and division are.
+inline F32 square_root(F32 v) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(v);
+#elif defined(__x86_64__)
+    return _mm_sqrt_ps(v);
+#else
+    return vsqrtq_f32(v);
+#endif
+}
+inline F64 square_root(F64 v) noexcept {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_pd(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_pd(v);
+#elif defined(__x86_64__)
+    return _mm_sqrt_pd(v);
+#else
+    return vsqrtq_f64(v);
+#endif
+}
+
 // Evaluates `v` for the floating-point flags it raises: results rounded in integer arithmetic raise
 // none.
 inline void signal_overflow(F32 v) noexcept {

@@ -16,7 +16,7 @@ import unitstride
 _SPIN = ("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # What is measured, and the module that does it.
-_BENCHES = {"softmax": "_bench", "einsum": "_bench_einsum"}
+_BENCHES = {"softmax": "_bench", "einsum": "_bench_einsum", "optim": "_bench_optim"}
 
 
 def _finite(value: Any) -> Any:

@@ -78,6 +78,34 @@ def contract_remember(
 def softmax_fast(x: object, axis: object) -> _Array | None: ...
 def log_softmax_fast(x: object, axis: object) -> _Array | None: ...
 def logsumexp_fast(x: object, axis: object) -> _Array | None: ...
+
+# Arrays: seven lists (or arrays) of params, grads, three states, moving averages, copies; None for
+# those that are not there. Constants: factor, coupled, decay, ema_keep, ema_take, twelve of the
+# rule. None for lists that need a closer look; nothing is written then.
+def optim_step(
+    rule: int,
+    arrays: tuple[Any, ...],
+    constants: Sequence[float],
+    scale: float,
+    clipping: int,
+    max_norm: float,
+    skips_nonfinite: bool,
+    is_checked: bool,
+) -> tuple[float, bool] | None: ...
+def optim_norm(grads: object) -> float | None: ...
+def adam_fast(
+    params: object,
+    grads: object,
+    exp_avg: object,
+    exp_avg_sq: object,
+    step: object,
+    lr: object,
+    betas: object,
+    eps: object,
+    weight_decay: object,
+    decoupled: object,
+) -> tuple[float, bool] | None: ...
+def set_bfloat16_number(number: int) -> None: ...
 def empty_like(like: _Array, same_place: bool = False) -> _Array: ...
 def release_memory() -> int: ...
 def set_default_threads(n: int) -> None: ...

@@ -1,0 +1,56 @@
+// In which order the elements of a parameter are walked, and in which pieces.
+#pragma once
+
+#include <vector>
+
+#include "core/view.hpp"
+#include "ops/optim.hpp"
+
+namespace unitstride {
+
+// Elements that are worked on at a time where arrays go through scratch.
+constexpr std::ptrdiff_t step_batch = 1024;
+
+// A tensor, or a part of it, as a nest of axes: neighbours merged, steps of the parameter positive.
+struct StepLayout {
+    const StepTensor* tensor;
+    char* data[step_operands];
+    std::ptrdiff_t elements;
+    std::ptrdiff_t first_axis;  // outermost first
+    int axes;                   // 0: the tensor is plain
+};
+
+struct StepPiece {
+    std::ptrdiff_t layout, begin, end;
+};
+
+struct StepPlan {
+    std::vector<StepLayout> layouts;
+    std::vector<StepAxis> axes;
+    std::vector<StepPiece> pieces;
+    double nanoseconds = 0.0;  // of work, about
+};
+
+bool is_wide(const StepTensor& tensor);
+bool is_plain(const StepTensor& tensor);
+std::ptrdiff_t storage_size(Storage storage);
+StepPlan plan_step(const StepProblem& problem);
+
+// A place in a layout.
+class StepCursor {
+  public:
+    StepCursor(const StepPlan& plan, const StepLayout& layout, std::ptrdiff_t element);
+
+    std::ptrdiff_t run() const noexcept { return left_; }  // elements to the end of the line
+    std::ptrdiff_t offset(int operand) const noexcept { return offset_[operand]; }
+    void advance(std::ptrdiff_t elements) noexcept;  // at most `run()`
+
+  private:
+    const StepAxis* axis_;
+    int axes_;
+    std::ptrdiff_t left_;
+    std::ptrdiff_t index_[max_axes + 2];
+    std::ptrdiff_t offset_[step_operands];
+};
+
+}  // namespace unitstride

@@ -1,0 +1,60 @@
+"""Optimisers: steps in one pass over memory, on plain NumPy arrays and lists of them."""
+
+from unitstride._optim_adam import adam_step
+from unitstride._optim_check import (
+    GradientReport,
+    check_gradient,
+    hessian,
+    jacobian,
+    numerical_gradient,
+)
+from unitstride._optim_classes import Adam, AdamW
+from unitstride._optim_clip import clip_grad_norm_, clip_grad_value_, ema_update, global_norm
+from unitstride._optim_cycles import (
+    cosine_schedule,
+    cyclical_schedule,
+    join_schedules,
+    one_cycle_schedule,
+)
+from unitstride._optim_momenta import SGD, Lion, NAdam, RAdam
+from unitstride._optim_scaled import Adagrad, Adamax, RMSprop
+from unitstride._optim_schedules import (
+    constant_schedule,
+    exponential_schedule,
+    inverse_time_schedule,
+    linear_schedule,
+    polynomial_schedule,
+    step_schedule,
+)
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "GradientReport",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "adam_step",
+    "check_gradient",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "constant_schedule",
+    "cosine_schedule",
+    "cyclical_schedule",
+    "ema_update",
+    "exponential_schedule",
+    "global_norm",
+    "hessian",
+    "inverse_time_schedule",
+    "jacobian",
+    "join_schedules",
+    "linear_schedule",
+    "numerical_gradient",
+    "one_cycle_schedule",
+    "polynomial_schedule",
+    "step_schedule",
+]
