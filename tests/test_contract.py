@@ -262,6 +262,20 @@ def test_sizes_around_blocks(isa: str, dtype: str, layout: str) -> None:
         check(a, (0, 1), b, (1, 2), out, (0, 2), 1.0, float(index % 3 == 0))
 
 
+# The innermost axis of the result is cut where it is longer than 64; 97 cannot be.
+@pytest.mark.parametrize("dtype", [*REAL, *COMPLEX])
+@pytest.mark.parametrize("inner", [20, 64, 97, 120])
+def test_input_and_result_contiguous_along_different_axes(isa: str, dtype: str, inner: int) -> None:
+    rng = np.random.default_rng(9)
+    a, b, c, d, e = range(5)
+    large, small = make(rng, (inner, 3, 5, 18), dtype), make(rng, (7, 3), dtype)
+    shape = {a: inner, b: 5, c: 7, d: 18}
+    for labels in ((d, c, b, a), (c, d, b, a), (b, d, c, a), (d, b, a, c)):
+        out = make(rng, tuple(shape[label] for label in labels), dtype)
+        check(large, (a, e, b, d), small, (c, e), out, labels, 1.0, 1.0)
+        check(small, (c, e), large, (a, e, b, d), out, labels, -0.5, 1.0)
+
+
 @pytest.mark.parametrize("dtype", [*REAL, *COMPLEX, *HALF])
 def test_several_blocks_and_threads(isa: str, dtype: str) -> None:
     rng = np.random.default_rng(8)

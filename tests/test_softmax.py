@@ -503,3 +503,24 @@ def test_state_refuses_what_does_not_fit() -> None:
     with pytest.raises(TypeError, match=r"LogSumExp\.merge: `other` must be a LogSumExp, got int"):
         state.merge(3)
     np.testing.assert_allclose(state.value, [math.log(3)] * 2, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize(
+    ("lines", "length"), [(16, 33), (70, 40), (300, 65), (33, 4100), (17, 40000)]
+)
+def test_lines_side_by_side_become_contiguous(name: str, lines: int, length: int) -> None:
+    host = random_for(name, lines).standard_normal((length, lines + 3)).astype(dtype_of(name))
+    host[length // 2, lines // 2] = NAN
+    x = host[:, 1 : lines + 1].T  # does not begin on a cache line
+    rows = np.ascontiguousarray(x)
+    for function in (softmax, log_softmax):
+        out, expected = np.empty_like(rows), np.empty_like(rows)
+        assert function(x, out=out) is out
+        assert_same_bits(out, function(rows, out=expected), function.__name__)
+        assert np.isnan(out).any(axis=1).sum() == 1
+    out = np.empty_like(rows)
+    _, level = softmax(x, out=out, return_lse=True)
+    expected, expected_level = softmax(rows, return_lse=True)
+    assert_same_bits(out, expected)
+    assert_same_bits(level, expected_level)

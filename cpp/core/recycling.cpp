@@ -18,6 +18,9 @@ namespace {
 constexpr std::ptrdiff_t huge_page = 2 << 20;
 constexpr std::ptrdiff_t wasted_at_most =
     4;  // a kept block may be larger than asked for by one part in so many
+// Giving pages back in advance, and writing to them again, costs a tenth of what a kernel takes to
+// fill them: the blocks that were released last are kept as they are.
+constexpr std::ptrdiff_t warm_bytes_at_most = 64 << 20;
 
 #if defined(__linux__)
 // Aligned to a huge page, so that the system can use them: far fewer faults on first touch.
@@ -56,6 +59,7 @@ void mark_reclaimable(char*, std::ptrdiff_t) noexcept {}
 struct Block {
     char* memory;
     std::ptrdiff_t bytes;
+    bool reclaimable = false;
 };
 
 class Store {
@@ -67,14 +71,15 @@ class Store {
         auto best = kept_.end();
         for (auto block = kept_.begin(); block != kept_.end(); ++block)
             if (block->bytes >= bytes && block->bytes - bytes <= bytes / wasted_at_most &&
-                (best == kept_.end() || block->bytes < best->bytes))
-                best = block;
+                (best == kept_.end() || block->bytes <= best->bytes))
+                best = block;  // of equal ones the latest
         Block block;
         if (best == kept_.end()) {
             block = {map(bytes), bytes};
         } else {
             block = *best;
             kept_bytes_ -= block.bytes;
+            if (!block.reclaimable) warm_bytes_ -= block.bytes;
             kept_.erase(best);
         }
         in_use_.emplace(block.memory, block.bytes);
@@ -87,10 +92,11 @@ class Store {
         const Block block = {memory, found->second};
         in_use_.erase(found);
         if (block.bytes > limit_) return unmap(block.memory, block.bytes);
-        mark_reclaimable(block.memory, block.bytes);
         kept_bytes_ += block.bytes;
+        warm_bytes_ += block.bytes;
         kept_.push_back(block);
         trim(limit_);
+        cool();
     }
 
     void set_limit(std::ptrdiff_t bytes) noexcept {
@@ -113,14 +119,23 @@ class Store {
             const Block oldest = kept_.front();
             kept_.pop_front();
             kept_bytes_ -= oldest.bytes;
+            if (!oldest.reclaimable) warm_bytes_ -= oldest.bytes;
             unmap(oldest.memory, oldest.bytes);
+        }
+    }
+    void cool() noexcept {
+        for (auto block = kept_.begin(); warm_bytes_ > warm_bytes_at_most; ++block) {
+            if (block->reclaimable) continue;
+            mark_reclaimable(block->memory, block->bytes);
+            block->reclaimable = true;
+            warm_bytes_ -= block->bytes;
         }
     }
 
     std::mutex mutex_;
     std::list<Block> kept_;
     std::unordered_map<char*, std::ptrdiff_t> in_use_;
-    std::ptrdiff_t kept_bytes_ = 0;
+    std::ptrdiff_t kept_bytes_ = 0, warm_bytes_ = 0;
     std::ptrdiff_t limit_ = std::ptrdiff_t{256} << 20;
 };
 

@@ -1,8 +1,9 @@
 // Large blocks for fresh results, kept for the next one when they are let go.
 //
 // A fresh block of tens of megabytes costs more in page faults than a kernel takes to fill it, and
-// malloc returns such blocks to the system each time. Freed blocks are kept here, up to a bound,
-// marked as reclaimable: under memory pressure the system takes their pages away without asking.
+// malloc returns such blocks to the system each time. Freed blocks are kept here, up to a bound. All
+// but the latest 64 MiB are marked as reclaimable: under memory pressure the system takes their
+// pages away without asking.
 #pragma once
 
 #include <cstddef>

@@ -217,8 +217,8 @@ template <class S>
 constexpr GemmKernels kernels_of = {
     .rows = tile_rows,
     .columns = tile_columns<Compute<S>>,
-    .block_depth = sizeof(Compute<S>) == 4 ? 320 : 256,
-    .block_columns = sizeof(Compute<S>) == 4 ? 1024 : 512,
+    .block_depth = sizeof(Compute<S>) == 4 ? 320 : 192,
+    .block_columns = 1024,
     .block_rows = 4 * tile_rows,
     .a_panel_bytes = tile_rows * static_cast<size>(sizeof(Compute<S>)),
     .b_panel_bytes = tile_columns<Compute<S>> * static_cast<size>(sizeof(Compute<S>)),

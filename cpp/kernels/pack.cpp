@@ -85,21 +85,23 @@ inline void pack_by_rows(const PackTask& task) noexcept {
     }
 }
 
-// The array is contiguous down a column of the tile.
+// The array is contiguous down a column of the tile. Its columns are far apart, where the hardware
+// foresees nothing: those of the squares to come are asked for.
 template <class S>
 inline void pack_transposed(const PackTask& task) noexcept {
     using T = Compute<S>;
-    constexpr size width = lanes<T>;
+    constexpr size width = lanes<T>, columns_ahead = 32;
     const S* source = static_cast<const S*>(task.array);
     auto* tile = static_cast<T*>(task.tile);
-    for (size r = 0; r < task.rows; r += width) {
-        const size rows = task.rows - r < width ? task.rows - r : width;
-        for (size c = 0; c < task.columns; c += width) {
-            const size columns = task.columns - c < width ? task.columns - c : width;
+    for (size c = 0; c < task.columns; c += width) {
+        const size columns = task.columns - c < width ? task.columns - c : width;
+        for (size r = 0; r < task.rows; r += width) {
+            const size rows = task.rows - r < width ? task.rows - r : width;
             Vec<T> square[width];
 #pragma GCC unroll 16
             for (size i = 0; i < width; ++i) {
                 const S* from = source + (c + i) * task.column_stride + r;
+                prefetch_second_level(from + columns_ahead * task.column_stride);
                 square[i] = i < columns
                                 ? (rows == width ? load_as(from) : load_first_as(from, rows, T(0)))
                                 : Vec<T>{};

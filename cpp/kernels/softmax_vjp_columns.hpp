@@ -149,7 +149,7 @@ inline void vjp_write_rows(const VjpTurn& turn, size begin, size end) noexcept {
     for (size row = begin; row < end; ++row) {
         for (size c = 0; c < columns; c += width) {
             slope.slope = state.slope(c);
-            prefetch(source.primal_at(row + vjp_rows_ahead, c));
+            prefetch_second_level(source.primal_at(row + vjp_rows_ahead, c));
             Vec<T> dy = {};
             if constexpr (Slope::with_cotangent) dy = load_as(source.cotangent_at(row, c));
             const Vec<T> result = slope(load_as(source.primal_at(row, c)), dy);
@@ -197,11 +197,12 @@ inline void vjp_turn_rows(const VjpTurn& turn, size begin, size end) noexcept {
                     }
                 }
                 const S* dy = from.cotangent_at(row, c);
-                prefetch(dy + ahead * from.cotangent_stride);
+                prefetch_second_level(dy + ahead * from.cotangent_stride);
                 cotangent[k] = load_wide(dy);
                 if (keeps) copy_vector(turn.cotangent_tile, row * columns + c, dy);
                 const S* y = from.primal_at(row, c);
-                if (keeps || Slope::with_product) prefetch(y + ahead * from.primal_stride);
+                if (keeps || Slope::with_product)
+                    prefetch_second_level(y + ahead * from.primal_stride);
                 if constexpr (Slope::with_product) primal[k] = load_wide(y);
                 if (keeps) copy_vector(turn.primal_tile, row * columns + c, y);
             }

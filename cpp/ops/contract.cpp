@@ -1,6 +1,5 @@
 #include "ops/contract.hpp"
 
-#include <algorithm>
 #include <complex>
 #include <cstring>
 
@@ -81,35 +80,6 @@ void count_constant_terms(ContractPlan& plan) {
     plan.depth.count = left;
 }
 
-int contiguous_axis(const AxisList& axes, int operand) {
-    for (int axis = 0; axis < axes.count; ++axis)
-        if (axes.axis[axis].stride[operand] == 1) return axis;
-    return -1;
-}
-
-// Note [Two fast axes]. C is contiguous along the last axis of the columns, and B may be along
-// another one. A block of packed columns then takes a stretch of both, so that every cache line of
-// B that it touches is used as a whole. A long last axis is cut for that.
-void order_columns_for_packing(AxisList& columns) {
-    constexpr std::ptrdiff_t longest = 96, shortest = 16;
-    const int found = contiguous_axis(columns, operand_b), last = columns.count - 1;
-    if (found < 0 || found == last) return;
-    Axis inner = columns.axis[last];
-    if (inner.length > longest && columns.count < max_axes) {
-        std::ptrdiff_t part = longest;
-        while (part >= shortest && inner.length % part != 0) --part;
-        if (part < shortest) return;
-        Axis outer = inner;
-        outer.length /= part;
-        for (std::ptrdiff_t& stride : outer.stride) stride *= part;
-        inner.length = part;
-        columns.axis[last] = outer;
-        columns.axis[columns.count++] = inner;
-    }
-    std::rotate(columns.axis + found, columns.axis + found + 1,
-                columns.axis + columns.count - 1);  // next to the last one
-}
-
 }  // namespace
 
 double contraction_cost(const ContractArguments& arguments) noexcept {
@@ -138,8 +108,8 @@ unsigned contract(const ContractArguments& arguments) {
         raised = contract_streaming(plan);
     } else if (needs_slabs(plan)) {
         raised = contract_slabs(plan);
-    } else {
-        order_columns_for_packing(plan.columns);
+    } else if (!direct_with_copy(plan, raised)) {
+        order_for_panels(plan);
         raised = contract_packed(plan);
     }
     return (FloatEnvironment::has_overflow(raised) ? status_over : 0u) |

@@ -1,8 +1,11 @@
 // Small products, and many of them: matrices are read where they lie, threads share batches and
 // rows.
 #include <algorithm>
+#include <cstring>
+#include <vector>
 
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/contract_forms.hpp"
 
@@ -13,6 +16,7 @@ constexpr std::ptrdiff_t most_depth = 256;            // of one chain of additio
 constexpr std::ptrdiff_t most_bytes_of_b = 64 << 10;  // rereads of B stay near the processor
 constexpr double item_operations = 1 << 19;           // multiply-adds that a thread takes at a time
 constexpr double multiply_adds_per_nanosecond = 40;
+constexpr std::ptrdiff_t copy_worth_rows = 128;  // that share a copy of B
 
 std::ptrdiff_t stride_of(const AxisList& axes, int operand) noexcept {
     return axes.count == 0 ? 0 : axes.axis[0].stride[operand];
@@ -22,7 +26,64 @@ bool contiguous(const AxisList& axes, int operand) noexcept {
     return axes.count == 0 || axes.axis[0].stride[operand] == 1;
 }
 
+// Whether the axes are one in an operand, and its stride.
+bool is_one_axis(const AxisList& axes, int operand, std::ptrdiff_t& stride) noexcept {
+    if (axes.count == 0) return false;
+    stride = axes.axis[axes.count - 1].stride[operand];
+    std::ptrdiff_t next = stride;
+    for (int a = axes.count - 1; a >= 0; next *= axes.axis[a--].length)
+        if (axes.axis[a].stride[operand] != next) return false;
+    return true;
+}
+
+bool is_shared(const AxisList& batch, int operand) noexcept {
+    for (int a = 0; a < batch.count; ++a)
+        if (batch.axis[a].stride[operand] != 0) return false;
+    return true;
+}
+
+template <class T>
+void copy_matrix(const ContractPlan& plan, char* to) {
+    std::vector<std::ptrdiff_t> column(static_cast<std::size_t>(plan.column_count));
+    list_offsets(plan.columns, operand_b, 0, plan.column_count, column.data());
+    for (std::ptrdiff_t k = 0; k < plan.depth_count; ++k) {
+        std::ptrdiff_t offset;
+        list_offsets(plan.depth, operand_b, k, 1, &offset);
+        for (std::ptrdiff_t i : column) {
+            std::memcpy(to, plan.b + (offset + i) * static_cast<std::ptrdiff_t>(sizeof(T)),
+                        sizeof(T));
+            to += sizeof(T);
+        }
+    }
+}
+
 }  // namespace
+
+bool direct_with_copy(const ContractPlan& plan, unsigned& raised) {
+    if (plan.element_c != Element::float32 && plan.element_c != Element::float64) return false;
+    if (plan.row_count * plan.batches < copy_worth_rows || !is_shared(plan.batch, operand_b))
+        return false;
+    Axis column = {plan.column_count, {}}, depth = {plan.depth_count, {}};
+    if (!is_one_axis(plan.columns, operand_c, column.stride[operand_c]) ||
+        !is_one_axis(plan.depth, operand_a, depth.stride[operand_a]))
+        return false;
+    column.stride[operand_b] = 1;
+    depth.stride[operand_b] = plan.column_count;
+    ContractPlan copied = plan;
+    copied.columns.axis[0] = column;
+    copied.depth.axis[0] = depth;
+    copied.columns.count = copied.depth.count = 1;
+    if (!can_be_direct(copied)) return false;
+    const Scratch scratch(plan.column_count * plan.depth_count * element_bytes(plan.element_c), 1);
+    copied.b = scratch.of_worker(0);
+    if (plan.element_c == Element::float32) {
+        copy_matrix<float>(plan, scratch.of_worker(0));
+    } else {
+        copy_matrix<double>(plan, scratch.of_worker(0));
+    }
+    raised = contract_direct(copied);
+    return true;
+}
 
 bool can_be_direct(const ContractPlan& plan) {
     if (plan.element_c != Element::float32 && plan.element_c != Element::float64) return false;

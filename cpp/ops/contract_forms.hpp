@@ -12,6 +12,8 @@ unsigned contract_packed(const ContractPlan& plan);
 // Matrices read where they lie, for those that stay in a cache.
 bool can_be_direct(const ContractPlan& plan);
 unsigned contract_direct(const ContractPlan& plan);
+// The same with a copy of B, which is small and lies in other ways. False: it is not worth it.
+bool direct_with_copy(const ContractPlan& plan, unsigned& raised);
 
 // What memory limits: one of rows, columns and depth is missing.
 bool can_be_streamed(const ContractPlan& plan);

@@ -151,11 +151,46 @@ void place_axis(ContractPlan& plan, const LabelTable::Entry& entry) {
     for (int k = 0; k < contract_operands; ++k) axis.stride[k] = -axis.stride[k];
 }
 
+// Note [Two contiguous axes]. The axis that is contiguous in an input may not be the one that is
+// contiguous in C. In the order of C, a block of columns then reads one element of each cache line
+// of the input. So the input's axis goes next to the innermost one, which is cut where it is long:
+// a block holds a stretch of both.
+void bring_together(AxisList& list, int input, const AxisList& depth) {
+    if (list.count < 2 || ends_contiguous(list, input) || ends_contiguous(depth, input)) return;
+    Axis inner = list.axis[list.count - 1];
+    int found = 0;
+    for (int a = 1; a < list.count; ++a)
+        if (std::abs(list.axis[a].stride[input]) < std::abs(list.axis[found].stride[input]))
+            found = a;
+    constexpr std::ptrdiff_t near = 4, longest = 64;
+    if (std::abs(list.axis[found].stride[input]) > near) return;
+    if (found == list.count - 1 || list.count == max_axes) return;
+    std::ptrdiff_t part = std::min(inner.length, longest);
+    while (inner.length % part != 0) --part;
+    const Axis moved = list.axis[found];
+    for (int a = found; a + 1 < list.count; ++a) list.axis[a] = list.axis[a + 1];
+    --list.count;
+    Axis& outer = list.axis[list.count - 1];
+    if (part < inner.length && part * 2 >= std::min(inner.length, longest)) {
+        outer.length = inner.length / part;
+        for (std::ptrdiff_t& stride : outer.stride) stride *= part;
+        inner.length = part;
+        ++list.count;
+    }
+    list.axis[list.count - 1] = moved;
+    list.axis[list.count++] = inner;
+}
+
 }  // namespace
 
 void order_axes(AxisList& axes) {
     sort_axes(axes, operand_c, operand_a, operand_b);
     merge_axes(axes);
+}
+
+void order_for_panels(ContractPlan& plan) {
+    bring_together(plan.rows, operand_a, plan.depth);
+    bring_together(plan.columns, operand_b, plan.depth);
 }
 
 bool ends_contiguous(const AxisList& axes, int operand) noexcept {

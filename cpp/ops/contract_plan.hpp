@@ -37,6 +37,8 @@ ContractPlan plan_contraction(const ContractArguments& arguments);
 
 // Large strides of C outside, then merged.
 void order_axes(AxisList& axes);
+// Rows and columns in an order in which panels are packed well: Note [Two contiguous axes].
+void order_for_panels(ContractPlan& plan);
 // Whether the last of the axes is contiguous in an operand.
 bool ends_contiguous(const AxisList& axes, int operand) noexcept;
 

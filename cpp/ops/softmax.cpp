@@ -27,6 +27,13 @@ bool prefers_columns(const SoftmaxCall& call) {
     return x_by_columns || out_by_columns;
 }
 
+// Of lines side by side: whether those of x become contiguous ones on the way to the output.
+bool can_turn(const SoftmaxCall& call) {
+    return call.plan.length > call.table.short_line_elements && !call.masked() &&
+           call.arguments.out && line_is_contiguous(call.plan, operand_out) &&
+           call.across(operand_x) == 1 && call.storage() == compute_storage(call.storage());
+}
+
 // The outer axis along which x, or else the output, is contiguous goes last: it is the one that
 // tiles span.
 void put_neighbours_last(AxisList& outer) {
@@ -54,7 +61,8 @@ unsigned run(SoftmaxCall& call) {
         return 0;
     }
     if (line_bytes > call.table.line_scratch_bytes) return softmax_long_lines(call);
-    if (prefers_columns(call)) return softmax_columns(call);
+    if (prefers_columns(call))
+        return can_turn(call) ? softmax_turned_rows(call) : softmax_columns(call);
     const bool direct = !call.masked() &&
                         (line_is_contiguous(call.plan, operand_x) || reads_every_second(call)) &&
                         (!call.arguments.out || line_is_contiguous(call.plan, operand_out));

@@ -59,6 +59,7 @@ struct SoftmaxCall {
 bool reads_every_second(const SoftmaxCall& call) noexcept;
 unsigned softmax_contiguous_rows(const SoftmaxCall& call);
 unsigned softmax_packed_rows(const SoftmaxCall& call);
+unsigned softmax_turned_rows(const SoftmaxCall& call);
 unsigned softmax_columns(const SoftmaxCall& call);
 unsigned softmax_long_lines(const SoftmaxCall& call);
 

@@ -129,6 +129,11 @@ template <class T>
 inline void prefetch(const T* address) noexcept {
     __builtin_prefetch(address, 0, 3);
 }
+// Not into the first level, where lines a power of two apart would push each other out.
+template <class T>
+inline void prefetch_second_level(const T* address) noexcept {
+    __builtin_prefetch(address, 0, 2);
+}
 
 // The first `count` lanes from memory, `fill` in the others; memory past them is not touched.
 inline F32 load_first(const float* source, size count, float fill) noexcept {
