@@ -1,6 +1,5 @@
 #include "ops/contract.hpp"
 
-#include <algorithm>
 #include <complex>
 #include <cstring>
 
