@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitstride import _backend, _einsum_call
+from unitstride import _backend, _einsum_call, convolution
 from unitstride._records import KERNELS, KernelSpec, Sample, find_dtype
 
 # `unitstride.softmax` is the function; the module of that name holds its own reference to the core.
@@ -51,6 +51,7 @@ def fallback() -> Iterator[None]:
         patch.setattr(_backend, "_operations", None)
         patch.setattr(_SOFTMAX_MODULE, "core", None)
         patch.setattr(_einsum_call, "core", None)
+        patch.setattr(convolution, "core", None)
         yield
 
 

@@ -9,6 +9,7 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.convolution import convolve, convolve_vjp, correlate, correlate_vjp
 from unitstride.einsum import (
     ContractExpression,
     contract_expression,
@@ -57,6 +58,7 @@ from unitstride.softmax import (
     softmax,
     softmax_vjp,
 )
+from unitstride.toeplitz import Toeplitz, toeplitz, toeplitz_matmul, toeplitz_matmul_vjp
 from unitstride.views import diagonal, trace, transpose
 
 __all__ = [  # noqa: RUF022
@@ -72,12 +74,17 @@ __all__ = [  # noqa: RUF022
     "RAdam",
     "RMSprop",
     "SGD",
+    "Toeplitz",
     "adam_step",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
     "constant_schedule",
     "contract_expression",
+    "convolve",
+    "convolve_vjp",
+    "correlate",
+    "correlate_vjp",
     "cosine_schedule",
     "cyclical_schedule",
     "diagonal",
@@ -112,6 +119,9 @@ __all__ = [  # noqa: RUF022
     "step_schedule",
     "tensordot",
     "threads",
+    "toeplitz",
+    "toeplitz_matmul",
+    "toeplitz_matmul_vjp",
     "trace",
     "transpose",
 ]

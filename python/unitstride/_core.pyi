@@ -73,6 +73,16 @@ def contract_remember(
     view: Sequence[int],
 ) -> None: ...
 
+# out[i] = sum over j of k[j] * x[start + i - j]; `boundary` is a place in BOUNDARIES of the twin.
+def convolve(
+    x: _Array, k: _Array, out: _Array, axis: int, start: int, boundary: int
+) -> int: ...
+
+# None for anything but native float32 or float64 arrays, a kernel of one axis, and a call that is
+# surely direct; and for one with floating-point status to report.
+def convolve_fast(x: object, k: object, mode: object, axis: object) -> _Array | None: ...
+def correlate_fast(x: object, k: object, mode: object, axis: object) -> _Array | None: ...
+
 # None for anything but a native float32 or float64 ndarray and an int axis in range, and for a
 # call with floating-point status to report.
 def softmax_fast(x: object, axis: object) -> _Array | None: ...

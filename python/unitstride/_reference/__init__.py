@@ -5,6 +5,7 @@ write into the outputs they are given, and return floating-point status bits.
 """
 
 from unitstride._reference.contract import contract
+from unitstride._reference.convolution import convolve, convolve_fft
 from unitstride._reference.softmax import (
     log_softmax,
     log_softmax_vjp,
@@ -16,6 +17,8 @@ from unitstride._reference.softmax import (
 
 __all__ = [
     "contract",
+    "convolve",
+    "convolve_fft",
     "log_softmax",
     "log_softmax_vjp",
     "logsumexp",
