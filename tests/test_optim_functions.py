@@ -75,6 +75,9 @@ def test_errors_name_function_and_argument() -> None:
     x, g = np.ones(3), np.ones(3)
     for call, error, message in (
         (lambda: us.lion_step(x, g, None), TypeError, "lion_step: `exp_avg` must be"),
+        (lambda: us.adam_step(x, g, g * 1, None, 1), TypeError, "adam_step: `exp_avg_sq` must be"),
+        (lambda: us.adam_step(x, None, g * 1, g * 2, 1), TypeError, "adam_step: `grads` must be"),
+        (lambda: us.adam_step(None, g, g * 1, g * 2, 1), TypeError, "adam_step: `params` must be"),
         (lambda: us.adamax_step(x, g, g * 1, None, 1), TypeError, "adamax_step: `exp_inf` must"),
         (lambda: us.sgd_step(x, g, momentum=0.9), ValueError, "sgd_step: `momentum_buffer` must"),
         (lambda: us.sgd_step(x, g, nesterov=True), ValueError, "sgd_step: `nesterov` needs"),

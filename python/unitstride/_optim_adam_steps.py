@@ -1,8 +1,7 @@
 """Steps of NAdam and RAdam, in the form of `adam_step`."""
 
 from unitstride import _optim_rules
-from unitstride._optim_lists import Arrays
-from unitstride._optim_momentum_steps import take
+from unitstride._optim_lists import Arrays, take_step
 
 
 def nadam_step(
@@ -89,25 +88,20 @@ def nadam_step(
     numbers = _optim_rules.nadam(
         rate, decays, _optim_rules.check_number(name, "eps", eps), number, *momenta
     )
-    return take(
+    return take_step(
         name,
         _optim_rules.ADAM,
-        ("exp_avg", "exp_avg_sq", "state"),
+        ("exp_avg", "exp_avg_sq"),
         (params, grads, exp_avg, exp_avg_sq, None, ema, low_precision_copy),
-        2,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )
 
@@ -193,24 +187,19 @@ def radam_step(
         _optim_rules.check_number(name, "eps", eps),
         _optim_rules.check_step(name, step),
     )
-    return take(
+    return take_step(
         name,
         _optim_rules.ADAM,
-        ("exp_avg", "exp_avg_sq", "state"),
+        ("exp_avg", "exp_avg_sq"),
         (params, grads, exp_avg, exp_avg_sq, None, ema, low_precision_copy),
-        2,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )

@@ -1,27 +1,9 @@
 """Steps of SGD and Lion, in the form of `adam_step`."""
 
 import math
-from typing import Any
 
-from unitstride import _optim_lists, _optim_rules
-from unitstride._optim_lists import Arrays
-
-
-def take(
-    function: str,
-    rule: int,
-    states: tuple[str, str, str],
-    arrays: tuple[Any, ...],
-    required: int,
-    common: tuple[tuple[float, ...], float, int, float],
-    skip_nonfinite: bool,
-) -> tuple[float, bool]:
-    """Take a step of a rule that cannot do without the first `required` states."""
-    for state, array in zip(states[:required], arrays[2:], strict=False):
-        if array is None:
-            raise TypeError(f"{function}: `{state}` must be an array or a list, got None")
-    names = ("params", "grads", *states, "ema", "low_precision_copy")
-    return _optim_lists.run_step(function, rule, names, arrays, *common, skip_nonfinite)
+from unitstride import _optim_rules
+from unitstride._optim_lists import Arrays, take_step
 
 
 def sgd_step(
@@ -112,25 +94,20 @@ def sgd_step(
     if nesterov and (momentum == 0.0 or dampening != 0.0):
         raise ValueError(f"{name}: `nesterov` needs a momentum and no dampening")
     numbers = _optim_rules.sgd(rate, momentum, dampening, nesterov, 1 if first_step else 2)
-    return take(
+    return take_step(
         name,
         _optim_rules.SGD,
-        ("momentum_buffer", "state", "state"),
+        ("momentum_buffer",),
         (params, grads, momentum_buffer, None, None, ema, low_precision_copy),
-        0,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )
 
@@ -203,24 +180,19 @@ def lion_step(
     name = "lion_step"
     rate = _optim_rules.check_number(name, "lr", lr)
     numbers = _optim_rules.lion(rate, _optim_rules.check_betas(name, betas))
-    return take(
+    return take_step(
         name,
         _optim_rules.LION,
-        ("exp_avg", "state", "state"),
+        ("exp_avg",),
         (params, grads, exp_avg, None, None, ema, low_precision_copy),
-        1,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )

@@ -1,8 +1,7 @@
 """Steps of Adamax, Adagrad and RMSprop, in the form of `adam_step`."""
 
 from unitstride import _optim_rules
-from unitstride._optim_lists import Arrays
-from unitstride._optim_momentum_steps import take
+from unitstride._optim_lists import Arrays, take_step
 
 
 def adamax_step(
@@ -85,25 +84,20 @@ def adamax_step(
         _optim_rules.check_number(name, "eps", eps),
         _optim_rules.check_step(name, step),
     )
-    return take(
+    return take_step(
         name,
         _optim_rules.ADAMAX,
-        ("exp_avg", "exp_inf", "state"),
+        ("exp_avg", "exp_inf"),
         (params, grads, exp_avg, exp_inf, None, ema, low_precision_copy),
-        2,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )
 
@@ -189,25 +183,20 @@ def adagrad_step(
         _optim_rules.check_number(name, "eps", eps),
         _optim_rules.check_step(name, step),
     )
-    return take(
+    return take_step(
         name,
         _optim_rules.ADAGRAD,
-        ("state_sum", "state", "state"),
+        ("state_sum",),
         (params, grads, state_sum, None, None, ema, low_precision_copy),
-        1,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )
 
@@ -301,24 +290,19 @@ def rmsprop_step(
     numbers = _optim_rules.rmsprop(
         rate, keep, _optim_rules.check_number(name, "eps", eps), momentum
     )
-    return take(
+    return take_step(
         name,
         _optim_rules.RMSPROP,
         ("square_avg", "grad_avg", "momentum_buffer"),
         (params, grads, square_avg, grad_avg, momentum_buffer, ema, low_precision_copy),
-        1,
-        _optim_rules.common(
-            name,
-            rate,
-            _optim_rules.check_number(name, "weight_decay", weight_decay),
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            False,
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
     )
