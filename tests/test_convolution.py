@@ -64,9 +64,7 @@ def tolerance(x: Any, k: Any, name: str, method: str, terms: Any) -> Any:
     return (1.01 if name in ("float16", "bfloat16") else 16) * unit * terms
 
 
-@pytest.mark.parametrize(
-    "name", [*DTYPES, "complex64", "complex128", "int16", "int32", "int64"]
-)
+@pytest.mark.parametrize("name", [*DTYPES, "complex64", "complex128", "int16", "int32", "int64"])
 def test_random_options_against_scipy(name: str, isa: str) -> None:
     random = random_for("scipy", name)
     for _ in range(60):

@@ -142,12 +142,12 @@ def prepare(
             second = second.conj()
     if mode == "valid" and second.shape[along] > first.shape[along]:
         first, second = second, first
-    arrays = []
+    arrays: list[Array] = []
     for array in (first, second):
         lines[along] = array.shape[along]
         arrays.append(np.broadcast_to(array, lines) if list(array.shape) != lines else array)
     start, lines[along] = _outputs_of(mode, first.shape[along], second.shape[along])
-    return Problem(*arrays, along, start, tuple(lines), rule), dtype
+    return Problem(arrays[0], arrays[1], along, start, tuple(lines), rule), dtype
 
 
 def choose(function: str, method: Any, problem: Problem, dtype: DType) -> str:

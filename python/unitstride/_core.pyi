@@ -74,9 +74,7 @@ def contract_remember(
 ) -> None: ...
 
 # out[i] = sum over j of k[j] * x[start + i - j]; `boundary` is a place in BOUNDARIES of the twin.
-def convolve(
-    x: _Array, k: _Array, out: _Array, axis: int, start: int, boundary: int
-) -> int: ...
+def convolve(x: _Array, k: _Array, out: _Array, axis: int, start: int, boundary: int) -> int: ...
 
 # None for anything but native float32 or float64 arrays, a kernel of one axis, and a call that is
 # surely direct; and for one with floating-point status to report.

@@ -180,9 +180,7 @@ class Native:
         )
         return status
 
-    def convolve(
-        self, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
-    ) -> int:
+    def convolve(self, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int) -> int:
         """Run the direct convolution.
 
         Complex numbers go part by part. Kernels that are not finite, which must not meet the zeros

@@ -102,7 +102,8 @@ class Spectra:
 def _by_fft(spectra: Spectra, x: Array, columns: int, dtype: DType) -> Array:
     """Multiply by circular convolution: the wrapped outputs are those before the first row."""
     rows = spectra.diagonals.shape[-1] - columns + 1
-    forward, backward = np.fft.rfft, np.fft.irfft
+    forward: Any = np.fft.rfft
+    backward: Any = np.fft.irfft
     if dtype.kind == "c":
         forward, backward = np.fft.fft, np.fft.ifft
     spectrum = spectra.of(dtype)[..., None, :]

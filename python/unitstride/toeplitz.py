@@ -333,9 +333,7 @@ def toeplitz_matmul_vjp(
     lines, columns_of_x = _toeplitz_call.with_axes(diagonals, array)
     if array.ndim == 1 and cotangent.ndim:
         cotangent = cotangent[..., None]
-    along, dx = gradients(
-        name, lines, columns_of_x, cotangent, "valid", -2, method, "zero", False
-    )
+    along, dx = gradients(name, lines, columns_of_x, cotangent, "valid", -2, method, "zero", False)
     along = along.reshape(diagonals.shape)
     column = np.asarray(c)
     dc = along[..., columns - 1 :]

@@ -54,13 +54,17 @@ def _direct(x: Array, k: Array, start: int, shape: tuple[int, ...]) -> Array:
         x = np.broadcast_to(x, (*shape[:-1], length))
         k = np.broadcast_to(k, (*shape[:-1], taps))
         for line in np.ndindex(shape[:-1]):
-            out[line] = np.convolve(x[line], k[line])[start : start + count]
+            # Contiguous lines: for others NumPy adds in another order.
+            first, second = np.ascontiguousarray(x[line]), np.ascontiguousarray(k[line])
+            out[line] = np.convolve(first, second)[start : start + count]
         return out
     if taps > count:  # one output after the other
         for i in range(count):
             low, high = max(0, start + i - length + 1), min(taps, start + i + 1)
             met = x[..., start + i - high + 1 : start + i - low + 1][..., ::-1]
-            out[..., i] = (k[..., low:high] * met).sum(axis=-1, dtype=out.dtype)
+            # In C order whatever the order of the inputs: the sum runs along contiguous terms.
+            terms = np.multiply(k[..., low:high], met, order="C")
+            out[..., i] = terms.sum(axis=-1, dtype=out.dtype)
         return out
     for j in range(taps):
         low, high = max(0, j - start), min(count, length + j - start)
@@ -141,7 +145,8 @@ def block_size(taps: int, window: int) -> int:
 
 def _blocks(x: Array, k: Array, size: int, result: Array) -> None:
     """Overlap-save: the window `x` of all lines, (lines, window), into `result`, (lines, count)."""
-    forward, backward = np.fft.rfft, np.fft.irfft
+    forward: Any = np.fft.rfft
+    backward: Any = np.fft.irfft
     if result.dtype.kind == "c":
         forward, backward = np.fft.fft, np.fft.ifft
     taps, count = k.shape[-1], result.shape[-1]
