@@ -9,6 +9,7 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.attention import attention, merge_attention
 from unitstride.einsum import (
     ContractExpression,
     contract_expression,
@@ -73,6 +74,7 @@ __all__ = [  # noqa: RUF022
     "RMSprop",
     "SGD",
     "adam_step",
+    "attention",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
@@ -99,6 +101,7 @@ __all__ = [  # noqa: RUF022
     "logsumexp",
     "logsumexp_vjp",
     "matmul",
+    "merge_attention",
     "numerical_gradient",
     "one_cycle_schedule",
     "outer",
