@@ -146,6 +146,9 @@ py::object step(int rule, const py::tuple& arrays, const std::vector<double>& co
         constants.size() != 5 + rule_constants || clipping < 0 || clipping > 2)
         throw Error(Error::Kind::value, "optim_step: wrong number of arguments");
     for (int k = 0; k < step_operands; ++k) lists[k] = PyTuple_GET_ITEM(arrays.ptr(), k);
+    for (int k = 0; k < step_state + needed_states[rule]; ++k)
+        if (lists[k] == Py_None)
+            throw Error(Error::Kind::type, "optim_step: an array that the rule needs is missing");
     if (!read_tensors(problem, lists)) return py::none();
     if (!is_checked && !extents_are_disjoint(problem)) return py::none();
     problem.rule = static_cast<Rule>(rule);

@@ -137,6 +137,10 @@ class Fetching {
     size lines_, each_, stretch_ = 0, line_ = 0;
 };
 
+// From the first to the last byte of a row of the tile, which begins anywhere in a cache line.
+template <class Stored, class T>
+constexpr size tile_bytes_of_c = tile_columns<T> * static_cast<size>(sizeof(Stored)) - 1;
+
 template <class T, bool is_complex>
 void sweep(const SweepTask& task) noexcept {
     using Stored = std::conditional_t<is_complex, Complex<T>, T>;
@@ -161,8 +165,9 @@ void sweep(const SweepTask& task) noexcept {
         for (size r = 0; r < task.rows; ++r) {
             const Stored* row =
                 static_cast<const Stored*>(task.c) + task.row_offset[r] + panel.runs[0].offset;
-            __builtin_prefetch(row, 1, 2);
-            __builtin_prefetch(row + lanes<T>, 1, 2);
+#pragma GCC unroll 5
+            for (size line = 0; line < tile_bytes_of_c<Stored, T> + 64; line += 64)
+                __builtin_prefetch(reinterpret_cast<const char*>(row) + line, 1, 2);
         }
         fetching.some();
         const size vectors = target.columns > lanes<T> ? 2 : 1;

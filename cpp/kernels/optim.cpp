@@ -83,6 +83,7 @@ class Step {
         Squares<T> squares;
         size i = 0;
         for (; i + lanes<T> <= task_.count; i += lanes<T>) {
+            fetch_ahead(i);
             at<true>(i, lanes<T>, squares);
         }
         if (i < task_.count) at<false>(i, task_.count - i, squares);
@@ -90,6 +91,14 @@ class Step {
     }
 
   private:
+    // The hardware's own prefetching begins anew with each page of each array.
+    void fetch_ahead(size i) const noexcept {
+        constexpr size ahead = 2048 / static_cast<size>(sizeof(T));
+        for (const int operand : {int{step_grad}, int{step_param}, step_state + 0, step_state + 1})
+            if (task_.line[operand])
+                prefetch(static_cast<const T*>(task_.line[operand]) + i + ahead);
+    }
+
     template <bool whole>
     Vec<T> load_at(int operand, size i, size count) const noexcept {
         const T* from = static_cast<const T*>(task_.line[operand]) + i;

@@ -19,6 +19,8 @@ enum StepOperand : int {
     step_copy,
     step_operands
 };
+// How many states, from the first on, each rule cannot do without.
+constexpr int needed_states[rule_count] = {2, 0, 1, 2, 1, 1, 0};
 constexpr int rule_constants = 12;
 
 // Numbers of a step, in double; kernels round them to the type they compute in.

@@ -1,6 +1,7 @@
 // Small products, and many of them: matrices are read where they lie, threads share batches and
 // rows.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -12,9 +13,14 @@
 namespace unitstride {
 namespace {
 
-constexpr std::ptrdiff_t most_depth = 256;            // of one chain of additions
-constexpr std::ptrdiff_t most_bytes_of_b = 64 << 10;  // rereads of B stay near the processor
-constexpr double item_operations = 1 << 19;           // multiply-adds that a thread takes at a time
+constexpr std::ptrdiff_t most_depth = 256;  // of one chain of additions
+// Rereads of B stay near the processor: in a first-level cache and a half. For few rows, packing
+// costs more than rereads from a quarter of the second level, where the rows of B lie close enough
+// for the hardware to fetch them ahead and those of A run along the depth.
+constexpr std::ptrdiff_t small_bytes_of_b = 64 << 10, most_bytes_of_b = 512 << 10;
+constexpr std::ptrdiff_t few_rows = 320;
+constexpr std::ptrdiff_t close_rows = 2048;  // bytes from row to row
+constexpr double item_operations = 1 << 19;  // multiply-adds that a thread takes at a time
 constexpr double multiply_adds_per_nanosecond = 40;
 constexpr std::ptrdiff_t copy_worth_rows = 128;  // that share a copy of B
 
@@ -91,9 +97,12 @@ bool can_be_direct(const ContractPlan& plan) {
     if (plan.row_count < 2 || plan.column_count < 2 || plan.depth_count < 2) return false;
     if (!contiguous(plan.columns, operand_b) || !contiguous(plan.columns, operand_c)) return false;
     const std::ptrdiff_t bytes = element_bytes(plan.element_c);
-    return plan.depth_count <= most_depth &&
-           plan.column_count <=
-               most_bytes_of_b / bytes / std::max<std::ptrdiff_t>(plan.depth_count, 1);
+    const std::ptrdiff_t step = std::abs(stride_of(plan.depth, operand_b)) * bytes;
+    const bool rereads =
+        step <= close_rows && plan.row_count <= few_rows && stride_of(plan.depth, operand_a) == 1;
+    const std::ptrdiff_t most = rereads ? most_bytes_of_b : small_bytes_of_b;
+    return plan.depth_count <= most_depth && plan.column_count <= most &&
+           plan.column_count * plan.depth_count <= most / bytes;
 }
 
 unsigned contract_direct(const ContractPlan& plan) {

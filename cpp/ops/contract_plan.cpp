@@ -116,20 +116,6 @@ void swap_roles(ContractPlan& plan) {
     std::swap(plan.element_a, plan.element_b);
 }
 
-// The number one of each element type, as an operand without axes.
-const char* one_of(Element element) noexcept {
-    static constexpr float one32[2] = {1, 0};
-    static constexpr double one64[2] = {1, 0};
-    static constexpr std::uint16_t one16 = 0x3c00, one_brain = 0x3f80;
-    switch (element) {
-        case Element::float16: return reinterpret_cast<const char*>(&one16);
-        case Element::bfloat16: return reinterpret_cast<const char*>(&one_brain);
-        case Element::float32:
-        case Element::complex64: return reinterpret_cast<const char*>(one32);
-        default: return reinterpret_cast<const char*>(one64);
-    }
-}
-
 void place_axis(ContractPlan& plan, const LabelTable::Entry& entry) {
     const bool in_a = entry.present[operand_a], in_b = entry.present[operand_b];
     if (!in_a && !in_b)
@@ -195,6 +181,19 @@ void order_for_panels(ContractPlan& plan) {
 
 bool ends_contiguous(const AxisList& axes, int operand) noexcept {
     return axes.count > 0 && axes.axis[axes.count - 1].stride[operand] == 1;
+}
+
+const char* one_of(Element element) noexcept {
+    static constexpr float one32[2] = {1, 0};
+    static constexpr double one64[2] = {1, 0};
+    static constexpr std::uint16_t one16 = 0x3c00, one_brain = 0x3f80;
+    switch (element) {
+        case Element::float16: return reinterpret_cast<const char*>(&one16);
+        case Element::bfloat16: return reinterpret_cast<const char*>(&one_brain);
+        case Element::float32:
+        case Element::complex64: return reinterpret_cast<const char*>(one32);
+        default: return reinterpret_cast<const char*>(one64);
+    }
 }
 
 std::ptrdiff_t element_bytes(Element element) noexcept {

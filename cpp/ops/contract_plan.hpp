@@ -29,6 +29,8 @@ struct ContractPlan {
 };
 
 std::ptrdiff_t element_bytes(Element element) noexcept;
+// The number one of an element type, as an operand without axes.
+const char* one_of(Element element) noexcept;
 inline bool is_complex(Element element) noexcept { return element >= Element::complex64; }
 Element real_part_of(Element element) noexcept;
 

@@ -21,19 +21,6 @@ int contiguous_axis(const AxisList& axes, int operand) {
     return -1;
 }
 
-// The number one, in the type of B.
-const char* one_of(Element element) {
-    static constexpr float one32 = 1;
-    static constexpr double one64 = 1;
-    static constexpr std::uint16_t one16 = 0x3c00, one_brain = 0x3f80;
-    switch (element) {
-        case Element::float16: return reinterpret_cast<const char*>(&one16);
-        case Element::bfloat16: return reinterpret_cast<const char*>(&one_brain);
-        case Element::float64: return reinterpret_cast<const char*>(&one64);
-        default: return reinterpret_cast<const char*>(&one32);
-    }
-}
-
 // An axis that is contiguous nowhere, if there is one; the contiguous one of B otherwise.
 int axis_to_cut(const AxisList& columns) {
     const int found = contiguous_axis(columns, operand_b);

@@ -10,15 +10,6 @@ from unitstride._optim_lists import Arrays
 
 Array = NDArray[Any]
 
-_NAMES = (
-    "params",
-    "grads",
-    "exp_avg",
-    "exp_avg_sq",
-    "max_exp_avg_sq",
-    "ema",
-    "low_precision_copy",
-)
 _BETAS = (0.9, 0.999)
 
 
@@ -173,7 +164,6 @@ def adam_step(
         name, step, 0 if compat == "onnx" or not bias_correction else 1
     )
     rate = _optim_rules.check_number(name, "lr", lr)
-    decay = _optim_rules.check_number(name, "weight_decay", weight_decay)
     numbers = _optim_rules.adam(
         number,
         rate,
@@ -183,23 +173,20 @@ def adam_step(
         bias_correction,
         compat,
     )
-    return _optim_lists.run_step(
+    return _optim_lists.take_step(
         name,
         _optim_rules.ADAM,
-        _NAMES,
+        ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
         (params, grads, exp_avg, exp_avg_sq, max_exp_avg_sq, ema, low_precision_copy),
-        *_optim_rules.common(
-            name,
-            rate,
-            decay,
-            decoupled,
-            maximize,
-            grad_scale,
-            clip_factor,
-            max_norm,
-            compat == "optax",
-            ema_decay,
-            numbers,
-        ),
+        numbers,
+        rate,
+        weight_decay,
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        ema_decay,
         skip_nonfinite,
+        compat == "optax",
     )

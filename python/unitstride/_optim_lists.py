@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from unitstride import _arguments, _outputs
 from unitstride._backend import core
+from unitstride._optim_rules import NEEDED_STATES, check_number, common
 from unitstride._reference import optim as twin
 
 Array = NDArray[Any]
@@ -47,7 +48,7 @@ def check_array(function: str, label: str, array: Any, is_written: bool) -> Arra
         core.set_bfloat16_number(array.dtype.num)
     if is_written and not array.flags.writeable:
         raise ValueError(f"{function}: `{label}` must be writeable, got a read-only array")
-    if is_written and _outputs._overlaps_itself(array):
+    if is_written and _outputs.overlaps_itself(array):
         raise ValueError(
             f"{function}: `{label}` must not overlap itself, got strides {array.strides}"
         )
@@ -136,6 +137,9 @@ def run_step(
     The core looks at the lists itself. What it does not recognise is checked here, and goes to
     the core again, or to the twin, when nothing is wrong with it.
     """
+    for name, array in zip(names, arrays[: GRADS + 1 + NEEDED_STATES[rule]], strict=False):
+        if array is None:
+            raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
     done: tuple[float, bool] | None = None
     if core is not None:
         done = core.optim_step(
@@ -148,6 +152,42 @@ def run_step(
     if core is not None:
         done = core.optim_step(rule, lists, *settings)
     return twin.optim_step(rule, lists, *settings) if done is None else done
+
+
+def take_step(
+    function: str,
+    rule: int,
+    states: tuple[str, ...],
+    arrays: tuple[Any, ...],
+    numbers: tuple[float, ...],
+    lr: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    grad_scale: float | None,
+    clip_factor: float | None,
+    max_norm: float | None,
+    ema_decay: float,
+    skip_nonfinite: bool,
+    clips_as_optax: bool = False,
+) -> tuple[float, bool]:
+    """Take a step of a public function, with the options that all of them have."""
+    shared = common(
+        function,
+        lr,
+        check_number(function, "weight_decay", weight_decay),
+        decoupled,
+        maximize,
+        grad_scale,
+        clip_factor,
+        max_norm,
+        clips_as_optax,
+        ema_decay,
+        numbers,
+    )
+    names = ("params", "grads", *states, *("state",) * (3 - len(states)))
+    names = (*names, "ema", "low_precision_copy")
+    return run_step(function, rule, names, arrays, *shared, skip_nonfinite)
 
 
 def run_norm(function: str, name: str, grads: Any) -> float:

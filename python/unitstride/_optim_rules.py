@@ -10,6 +10,8 @@ from typing import Any
 
 ADAM, SGD, LION, ADAMAX, ADAGRAD, RMSPROP, AVERAGE = range(7)
 RULE_CONSTANTS = 12
+# How many states, from the first on, each rule cannot do without.
+NEEDED_STATES = (2, 0, 1, 2, 1, 1, 0)
 
 COMPATS = ("torch", "optax", "tensorflow", "onnx")
 

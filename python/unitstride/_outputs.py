@@ -12,7 +12,7 @@ DType = np.dtype[Any]
 Array = NDArray[Any]
 
 
-def _overlaps_itself(array: Array) -> bool:
+def overlaps_itself(array: Array) -> bool:
     """Say whether two elements of `array` share memory."""
     if array.flags.c_contiguous or array.flags.f_contiguous or array.size < 2:
         return False
@@ -44,7 +44,7 @@ def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: DType | No
         raise TypeError(f"{function}: `out` must have dtype {dtype.name}, got {got}")
     if not out.flags.writeable:
         raise ValueError(f"{function}: `out` must be writeable, got a read-only array")
-    if _overlaps_itself(out):
+    if overlaps_itself(out):
         raise ValueError(f"{function}: `out` must not overlap itself, got strides {out.strides}")
 
 

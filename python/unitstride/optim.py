@@ -1,6 +1,7 @@
 """Optimisers: steps in one pass over memory, on plain NumPy arrays and lists of them."""
 
 from unitstride._optim_adam import adam_step
+from unitstride._optim_adam_steps import nadam_step, radam_step
 from unitstride._optim_check import (
     GradientReport,
     check_gradient,
@@ -17,7 +18,9 @@ from unitstride._optim_cycles import (
     one_cycle_schedule,
 )
 from unitstride._optim_momenta import SGD, Lion, NAdam, RAdam
+from unitstride._optim_momentum_steps import lion_step, sgd_step
 from unitstride._optim_scaled import Adagrad, Adamax, RMSprop
+from unitstride._optim_scaled_steps import adagrad_step, adamax_step, rmsprop_step
 from unitstride._optim_schedules import (
     constant_schedule,
     exponential_schedule,
@@ -38,7 +41,9 @@ __all__ = [
     "NAdam",
     "RAdam",
     "RMSprop",
+    "adagrad_step",
     "adam_step",
+    "adamax_step",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
@@ -53,8 +58,13 @@ __all__ = [
     "jacobian",
     "join_schedules",
     "linear_schedule",
+    "lion_step",
+    "nadam_step",
     "numerical_gradient",
     "one_cycle_schedule",
     "polynomial_schedule",
+    "radam_step",
+    "rmsprop_step",
+    "sgd_step",
     "step_schedule",
 ]
