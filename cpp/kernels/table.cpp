@@ -40,6 +40,7 @@ extern constinit const KernelTable table = {
     .complex_stream = complex_stream_kernels,
     .fetch = fetch_kernels,
     .optim = optim_kernels,
+    .attention = attention_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/storage.hpp"
+#include "kernels/attention.hpp"
 #include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/optim.hpp"
@@ -39,6 +40,7 @@ struct KernelTable {
     const ComplexStreamKernels* complex_stream;  // of float, of double
     const FetchKernels* fetch;                   // [element_count]
     const OptimKernels* optim;                   // float, double
+    const AttentionKernels* attention;           // float, double
 };
 
 }  // namespace unitstride
@@ -58,6 +60,7 @@ extern const StreamKernels stream_kernels[2];
 extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
+extern const AttentionKernels attention_kernels[2];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitstride import _reference
+from unitstride._attention_options import Inputs
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -28,6 +29,11 @@ def storage_view(array: Array | None) -> Array | None:
     if array is not None and array.dtype.kind == "V":
         return array.view(np.uint16)
     return array
+
+
+def _numbers(array: Array | None) -> Array | None:
+    """Return numbers of heads as the core takes them."""
+    return None if array is None else np.ascontiguousarray(array, np.float64)
 
 
 class Native:
@@ -88,6 +94,33 @@ class Native:
         if sign is not None:  # an unweighted sum is positive; that of nothing is zero
             sign[...] = np.where(np.isnan(out), np.nan, np.where(np.isneginf(out), 0, 1))
         return status
+
+    def attention(self, inputs: Inputs, out: Array, lse: Array | None) -> int:
+        """Run the attention kernel; the status of special results is the twin's to tell."""
+        batch = int(np.prod(inputs.batch, dtype=np.int64))
+        bias = inputs.bias
+        if bias is not None and (bias.dtype == np.float64) != (out.dtype == np.float64):
+            bias = bias.astype(np.float64 if out.dtype == np.float64 else np.float32)
+        far = 1 << 43
+        finite: bool = self._core.attention(
+            storage_view(inputs.query),
+            storage_view(inputs.key),
+            storage_view(inputs.value),
+            storage_view(out),
+            lse,
+            inputs.mask,
+            storage_view(bias),
+            np.ascontiguousarray(inputs.offset),
+            np.ascontiguousarray(inputs.query_lengths),
+            np.ascontiguousarray(inputs.key_lengths),
+            _numbers(inputs.slopes),
+            _numbers(inputs.sinks),
+            -far if inputs.lowest is None else inputs.lowest,
+            far if inputs.highest is None else inputs.highest,
+            inputs.scale,
+            inputs.softcap or 0.0,
+        )
+        return 0 if finite else _reference.attention_status(inputs, out)
 
     def softmax_vjp(
         self,

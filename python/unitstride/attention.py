@@ -10,9 +10,8 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _arguments, _attention_options, _outputs
+from unitstride import _arguments, _attention_options, _backend, _outputs
 from unitstride._attention_options import Causal, Window
-from unitstride._reference import attention as _twin
 
 __all__ = ["attention", "merge_attention"]
 
@@ -174,7 +173,7 @@ def attention(
     if target is None or not _outputs.can_write_into(target, dtype, (), others):
         target = np.empty(shape, dtype)
     lse = np.empty(shape[:-1], max(dtype, np.dtype(np.float32), key=_size)) if return_lse else None
-    status = _twin.attention(inputs, target, lse)
+    status = _backend.run("attention", inputs, target, lse)
     result, _ = _outputs.deliver(target, out, dtype)
     _arguments.report_float_status("attention", status)
     return result if lse is None else (result, lse)

@@ -4,6 +4,7 @@ The functions take the same checked arguments in the same order as those of the 
 write into the outputs they are given, and return floating-point status bits.
 """
 
+from unitstride._reference.attention import attention, attention_status
 from unitstride._reference.contract import contract
 from unitstride._reference.softmax import (
     log_softmax,
@@ -15,6 +16,8 @@ from unitstride._reference.softmax import (
 )
 
 __all__ = [
+    "attention",
+    "attention_status",
     "contract",
     "log_softmax",
     "log_softmax_vjp",

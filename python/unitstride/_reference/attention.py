@@ -107,7 +107,7 @@ def _sinks_of(inputs: Inputs, entry: tuple[int, ...], heads: slice, rows: Array)
     return np.where(rows[:, None] < inputs.query_lengths[entry], sinks, -np.inf)
 
 
-def _status(inputs: Inputs, out: Array) -> int:
+def attention_status(inputs: Inputs, out: Array) -> int:
     """Return the status of results that are special where no input is."""
     arrays = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.sinks, inputs.slopes)
     if np.isfinite(out).all():
@@ -141,4 +141,4 @@ def attention(inputs: Inputs, out: Array, lse: Array | None) -> int:
                 out[where] = _average(weights, block.allowed, value)
                 if lse is not None:
                     lse[where] = level
-    return _status(inputs, out)
+    return attention_status(inputs, out)
