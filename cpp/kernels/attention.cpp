@@ -37,13 +37,16 @@ void scores(const AttentionStrip& strip) noexcept {
         multiply_panels<T, tile_rows, tile_vectors>(query, keys, strip.features, sum);
         T* to = static_cast<T*>(strip.scores) + k;
 #pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v)
+                store(to + r * strip_keys<T> + v * lanes<T>, sum[r][v]);
+        if (k < strip.plain_begin || k >= strip.plain_end) continue;
+#pragma GCC unroll 16
         for (size r = 0; r < tile_rows; ++r) {
             Vec<T> most = load(highest + r * lanes<T>);
 #pragma GCC unroll 4
-            for (size v = 0; v < tile_vectors; ++v) {
-                store(to + r * strip_keys<T> + v * lanes<T>, sum[r][v]);
-                most = max_or_second(most, sum[r][v]);
-            }
+            for (size v = 0; v < tile_vectors; ++v) most = max_or_second(most, sum[r][v]);
             store(highest + r * lanes<T>, most);
         }
     }
@@ -112,8 +115,11 @@ void adjust(const AttentionStrip& strip) noexcept {
     for (size r = 0; r < strip.rows; ++r) {
         const AttentionRow& row = strip.row[r];
         T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
-        Vec<T> most = low;
+        T* highest = static_cast<T*>(strip.highest) + r * lanes<T>;
+        Vec<T> most = load(highest);
         for (size k = strip.begin; k < strip.end; k += lanes<T>) {
+            if (k == strip.plain_begin && k < strip.plain_end) k = strip.plain_end;
+            if (k >= strip.end) break;
             Vec<T> s = low;
             if (k < row.end && k + lanes<T> > row.begin) {
                 s = load(score + k);
@@ -128,7 +134,7 @@ void adjust(const AttentionStrip& strip) noexcept {
             store(score + k, s);
             most = max_or_second(most, s);
         }
-        store(static_cast<T*>(strip.highest) + r * lanes<T>, most);
+        store(highest, most);
     }
 }
 
@@ -228,13 +234,20 @@ void average(const AttentionStrip& strip) noexcept {
     }
 }
 
+inline double sum_of_lanes(F64 v) noexcept {
+#pragma GCC unroll 8
+    for (size half = lanes<double> / 2; half > 0; half /= 2)
+        for (size lane = 0; lane < half; ++lane) v[lane] += v[lane + half];
+    return v[0];
+}
+inline double sum_of_lanes(F32 v) noexcept { return sum_of_lanes(widen_low(v) + widen_high(v)); }
+
 template <class T>
 void finish(const AttentionStrip& strip) noexcept {
     constexpr size width = tile_columns<T>;
     for (size r = 0; r < strip.rows; ++r) {
         const T* sums = static_cast<const T*>(strip.sums) + r * lanes<T>;
-        double total = 0;
-        for (size lane = 0; lane < lanes<T>; ++lane) total += static_cast<double>(sums[lane]);
+        const double total = sum_of_lanes(load(sums));
         strip.totals[r] = total;
         const Vec<T> inverse = splat(total == 0 ? T(0) : static_cast<T>(1 / total));
         T* row = static_cast<T*>(strip.averages) + r * width;

@@ -28,6 +28,7 @@ struct AttentionStrip {
     std::ptrdiff_t features;  // of queries and keys
     std::ptrdiff_t value_panels, value_depth;
     std::ptrdiff_t begin, end;  // the keys of the block that count: multiples of `columns`
+    std::ptrdiff_t plain_begin, plain_end;  // of these, the ones that `adjust` leaves alone
     std::ptrdiff_t rows;        // that are used
     const AttentionRow* row;    // [rows]
     double scale, softcap;      // of `adjust`; softcap 0: none
@@ -50,9 +51,9 @@ enum class MaskState : int { none, some, all };
 struct AttentionKernels {
     std::ptrdiff_t rows, columns, lanes;
     std::ptrdiff_t strip_keys;  // most keys of a block
-    // Products of queries and keys, and each row's highest.
+    // Products of queries and keys, and each row's highest of the plain ones.
     void (*scores)(const AttentionStrip&) noexcept;
-    // Scale, cap, bias, exclusion; each row's highest again.
+    // Scale, cap, bias, exclusion; each row's highest of all.
     void (*adjust)(const AttentionStrip&) noexcept;
     // Scores to weights, level and sums.
     void (*weigh)(AttentionStrip&) noexcept;

@@ -31,18 +31,20 @@ struct Exp2Format<double> {
         0x1.c6b08d7048f31p-5,  0x1.ebfbdff82c598p-3,  0x1.62e42fefa39f3p-1};
 };
 
-// `v`, +0.0 in the lanes where x < lowest.
-inline F32 zero_below(F32 x, float lowest, F32 v) noexcept {
+// a * b + c, +0.0 in the lanes where x < lowest.
+inline F32 multiply_add_from(F32 x, float lowest, F32 a, F32 b, F32 c) noexcept {
 #if defined(__AVX512F__)
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, splat(lowest), _CMP_NLT_UQ), v);
+    return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, splat(lowest), _CMP_NLT_UQ), a, b, c);
 #else
+    const F32 v = multiply_add(a, b, c);
     return reinterpret_cast<F32>(reinterpret_cast<I32>(v) & ~reinterpret_cast<I32>(x < lowest));
 #endif
 }
-inline F64 zero_below(F64 x, double lowest, F64 v) noexcept {
+inline F64 multiply_add_from(F64 x, double lowest, F64 a, F64 b, F64 c) noexcept {
 #if defined(__AVX512F__)
-    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x, splat(lowest), _CMP_NLT_UQ), v);
+    return _mm512_maskz_fmadd_pd(_mm512_cmp_pd_mask(x, splat(lowest), _CMP_NLT_UQ), a, b, c);
 #else
+    const F64 v = multiply_add(a, b, c);
     return reinterpret_cast<F64>(reinterpret_cast<I64>(v) & ~reinterpret_cast<I64>(x < lowest));
 #endif
 }
@@ -67,10 +69,8 @@ template <class T, int n>
         for (int k = 0; k < n; ++k) q[k] = multiply_add(q[k], r[k], splat(Format::polynomial[i]));
     }
 #pragma GCC unroll 4
-    for (int k = 0; k < n; ++k) {
-        const Vec<T> value = multiply_add(q[k], r[k] * power[k], power[k]);
-        result[k] = zero_below(x[k], Format::lowest, value);
-    }
+    for (int k = 0; k < n; ++k)
+        result[k] = multiply_add_from(x[k], Format::lowest, q[k], r[k] * power[k], power[k]);
 }
 template <class T>
 inline Vec<T> exp2_flushed(Vec<T> x) noexcept {
