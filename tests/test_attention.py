@@ -217,7 +217,9 @@ def test_an_empty_row_with_a_sink_is_zero_and_its_level_is_the_sink() -> None:
     q, k, v = make(random_for("sink"))
     got, lse = attention(q, k, v, sinks=_SINKS, key_lengths=0, return_lse=True)
     assert (got == 0).all()
-    np.testing.assert_array_equal(lse, np.broadcast_to(_SINKS[:, None], lse.shape))
+    expected = np.broadcast_to(_SINKS[:, None], lse.shape)
+    # The kernel keeps levels as powers of two: one rounding on the way there, one on the way back.
+    np.testing.assert_allclose(lse, expected, rtol=4 * np.finfo(lse.dtype).eps)
 
 
 @pytest.mark.parametrize(

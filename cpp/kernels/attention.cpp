@@ -12,6 +12,7 @@
 
 #include "kernels/gemm_tile.hpp"
 #include "kernels/table.hpp"
+#include "simd/compare.hpp"
 #include "simd/exp.hpp"
 #include "simd/exp2.hpp"
 
@@ -58,9 +59,9 @@ constexpr Vec<T> counting(std::index_sequence<lane...>) noexcept {
     return Vec<T>{static_cast<T>(lane)...};
 }
 
-// cap * tanh(s / cap), accurate to a few ULP down to the smallest scores.
+// tanh(s / cap), accurate to a few ULP down to the smallest scores.
 template <class T>
-inline Vec<T> capped(Vec<T> s, T cap) noexcept {
+inline Vec<T> saturated(Vec<T> s, T cap) noexcept {
     constexpr T log2_e = static_cast<T>(0x1.71547652b82fep+0);
     constexpr T ln2_high = sizeof(T) == 4 ? static_cast<T>(0x1.62e4p-1) : static_cast<T>(0x1.62e42feep-1);
     constexpr T ln2_low = static_cast<T>(0x1.62e42fefa39efp-1 - static_cast<double>(ln2_high));
@@ -73,7 +74,7 @@ inline Vec<T> capped(Vec<T> s, T cap) noexcept {
     const Vec<T> r = (y - n * splat(ln2_high)) - n * splat(ln2_low);
     const Vec<T> power = exp2_flushed<T>(n);
     const Vec<T> grown = multiply_add(exp_minus_one_small<T>(r), power, power - splat(T(1)));
-    const Vec<T> result = splat(cap) * (grown / (grown + splat(T(2))));
+    const Vec<T> result = grown / (grown + splat(T(2)));
     return s < Vec<T>{} ? -result : result;
 }
 
@@ -91,10 +92,15 @@ inline Vec<T> masked(Vec<T> s, const unsigned char* mask) noexcept {
 
 template <class T>
 inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, Vec<T> s,
-                          size key) noexcept {
+                          size key, T* derivative) noexcept {
     using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
     s = s * splat(static_cast<T>(strip.scale));
-    if (strip.softcap != 0) s = capped<T>(s, static_cast<T>(strip.softcap));
+    if (strip.softcap != 0) {
+        const T cap = static_cast<T>(strip.softcap);
+        const Vec<T> share = saturated<T>(s, cap);
+        s = splat(cap) * share;
+        if (derivative) store(derivative + key, splat(T(1)) - share * share);
+    }
     if (row.bias) {
         const Vec<T> bias = load(static_cast<const T*>(row.bias) + key);
         const Vec<T> low = splat(-infinity<T>);
@@ -116,6 +122,8 @@ void adjust(const AttentionStrip& strip) noexcept {
         const AttentionRow& row = strip.row[r];
         T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
         T* highest = static_cast<T*>(strip.highest) + r * lanes<T>;
+        T* derivative = static_cast<T*>(strip.derivative);
+        if (derivative) derivative += r * strip_keys<T>;
         Vec<T> most = load(highest);
         for (size k = strip.begin; k < strip.end; k += lanes<T>) {
             if (k == strip.plain_begin && k < strip.plain_end) k = strip.plain_end;
@@ -123,7 +131,7 @@ void adjust(const AttentionStrip& strip) noexcept {
             Vec<T> s = low;
             if (k < row.end && k + lanes<T> > row.begin) {
                 s = load(score + k);
-                if (strip.transforms) s = transformed<T>(strip, row, s, k);
+                if (strip.transforms) s = transformed<T>(strip, row, s, k, derivative);
                 if (row.mask) s = masked<T>(s, row.mask + k);
                 if (k < row.begin || k + lanes<T> > row.end) {
                     const Vec<T> place = counting<T>(Lanes{});
@@ -234,6 +242,74 @@ void average(const AttentionStrip& strip) noexcept {
     }
 }
 
+template <class T>
+void gradient(const AttentionGradient& task) noexcept {
+    constexpr int step = tile_vectors;
+    const Vec<T> factor = splat(static_cast<T>(task.factor));
+    const Vec<T> scale = splat(static_cast<T>(task.scale));
+    for (size r = 0; r < task.rows; ++r) {
+        const Vec<T> high = splat(static_cast<const T*>(task.level_high)[r]);
+        const Vec<T> low = splat(static_cast<const T*>(task.level_low)[r]);
+        const Vec<T> delta = splat(static_cast<const T*>(task.delta)[r]);
+        T* score = static_cast<T*>(task.scores) + r * strip_keys<T>;
+        T* product = static_cast<T*>(task.gradients) + r * strip_keys<T>;
+        const T* derivative = static_cast<const T*>(task.derivative);
+        if (derivative) derivative += r * strip_keys<T>;
+        for (size k = task.begin; k < task.end; k += step * lanes<T>) {
+            Vec<T> x[step], weight[step];
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v)
+                x[v] = multiply_add(load(score + k + v * lanes<T>), factor, -high) - low;
+            exp2_in_step<T>(x, weight);
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v) {
+                const size at = k + v * lanes<T>;
+                store(score + at, weight[v]);
+                Vec<T> slope = weight[v] * scale;
+                if (derivative) slope = slope * load(derivative + at);
+                slope = slope * (load(product + at) - delta);
+                // What is excluded has no gradient, whatever its product is.
+                store(product + at, zero_where_equal(weight[v], Vec<T>{}, slope));
+            }
+        }
+    }
+}
+
+template <class T>
+void accumulate(const AttentionAccumulate& task) noexcept {
+    constexpr size width = tile_columns<T>;
+    for (size p = 0; p < task.panels; ++p)
+        for (size key = task.begin; key < task.end; key += tile_rows) {
+            const T* weights = static_cast<const T*>(task.weights) + key;
+            const T* elements =
+                static_cast<const T*>(task.elements) + p * task.element_depth * width;
+            T* to = static_cast<T*>(task.sums) + (p * task.keys + key) * width;
+            Vec<T> sum[tile_rows][tile_vectors];
+#pragma GCC unroll 16
+            for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v)
+                    sum[r][v] = load(to + r * width + v * lanes<T>);
+            for (size k = 0; k < task.depth; ++k, weights += strip_keys<T>, elements += width) {
+                Vec<T> row[tile_vectors];
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v) row[v] = load(elements + v * lanes<T>);
+#pragma GCC unroll 16
+                for (size r = 0; r < tile_rows; ++r) {
+                    const Vec<T> weight = splat(weights[r]);
+#pragma GCC unroll 4
+                    for (size v = 0; v < tile_vectors; ++v)
+                        sum[r][v] = multiply_add(weight, row[v], sum[r][v]);
+                }
+            }
+#pragma GCC unroll 16
+            for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v)
+                    store(to + r * width + v * lanes<T>, sum[r][v]);
+        }
+}
+
 inline double sum_of_lanes(F64 v) noexcept {
 #pragma GCC unroll 8
     for (size half = lanes<double> / 2; half > 0; half /= 2)
@@ -297,6 +373,8 @@ constexpr AttentionKernels kernels_of = {
     .weigh = weigh<T>,
     .average = average<T>,
     .finish = finish<T>,
+    .gradient = gradient<T>,
+    .accumulate = accumulate<T>,
     .mask_state = mask_state,
     .all_finite = all_finite<T>,
 };

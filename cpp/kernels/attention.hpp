@@ -42,7 +42,31 @@ struct AttentionStrip {
     void* rescale;              // [tile rows]: by what `average` multiplies what it finds
     void* averages;             // [value_panels][tile rows][columns]
     double* totals;             // [rows], of `finish`
+    void* derivative;           // of the softcap, kept by `adjust` where not null, as scores are
     bool rescales;              // set by `weigh`
+};
+
+// Scores become weights, and products of cotangents and values the gradients of the scores.
+struct AttentionGradient {
+    void* scores;     // [rows][strip_keys]: in scores, out weights
+    void* gradients;  // the same: in products, out gradients
+    const void* derivative;  // of the softcap, or null
+    std::ptrdiff_t begin, end, rows;
+    double factor;           // of a score, in powers of two
+    double scale;            // of the gradients
+    const void* level_high;  // [rows]: the log of the row's sum, in powers of two, in two words
+    const void* level_low;
+    const void* delta;       // [rows]: sum of the weights times the products
+};
+
+// sums[panel][key][columns] += weights^T elements, over `depth` rows strip_keys apart.
+struct AttentionAccumulate {
+    const void* weights;   // [depth][strip_keys]
+    const void* elements;  // panels of [element_depth][columns]
+    void* sums;            // panels of [keys][columns]
+    std::ptrdiff_t depth, element_depth, panels;
+    std::ptrdiff_t keys;        // of a panel of sums: a multiple of the tile's rows
+    std::ptrdiff_t begin, end;  // the keys that count: multiples of the tile's rows
 };
 
 enum class MaskState : int { none, some, all };
@@ -61,6 +85,8 @@ struct AttentionKernels {
     void (*average)(const AttentionStrip&) noexcept;
     // Averages divided by the sums, which go to `totals`.
     void (*finish)(const AttentionStrip&) noexcept;
+    void (*gradient)(const AttentionGradient&) noexcept;
+    void (*accumulate)(const AttentionAccumulate&) noexcept;
     // Which of the rows' mask bytes in [begin, end) are set.
     MaskState (*mask_state)(const AttentionStrip&) noexcept;
     // Whether all of `count` elements are finite; `count` is a multiple of the columns.

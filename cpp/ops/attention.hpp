@@ -35,4 +35,14 @@ double attention_cost(const AttentionArguments& arguments);
 // Returns whether every result is finite.
 bool attention(const AttentionArguments& arguments);
 
+// Gradients of sum(cotangent * attention(...)), with the results of the forward call. Those of keys
+// and values have the batch dimensions of the others.
+struct AttentionVjpArguments {
+    AttentionArguments forward;  // but for `out` and `lse`
+    InputView out, lse, cotangent;
+    OutputView d_query, d_key, d_value;
+};
+
+void attention_vjp(const AttentionVjpArguments& arguments);
+
 }  // namespace unitstride

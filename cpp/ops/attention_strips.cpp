@@ -94,22 +94,49 @@ template <class T>
 void AttentionStrips<T>::pack_along(const InputView& view, std::ptrdiff_t entry,
                                     std::ptrdiff_t head, std::ptrdiff_t base, std::ptrdiff_t first,
                                     std::ptrdiff_t end, std::ptrdiff_t depth, T* panels) const {
+    const std::ptrdiff_t step = stride_of(view, 2);
+    const Run along = {(base + first) * step, step, end - first};
+    pack_runs_along(view, shape.head_start(view, entry, head, item), &along, 1, first, end, depth,
+                    panels);
+}
+
+// A run at a time: there are many of them where heads share keys.
+template <class T>
+void AttentionStrips<T>::pack_rows_along(const InputView& view, const AttentionRows& rows,
+                                         std::ptrdiff_t depth, T* panels) const {
+    const char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    for (std::ptrdiff_t packed = 0; packed < rows.count;) {
+        const std::ptrdiff_t row = rows.first + packed, left = rows.count - packed;
+        const std::ptrdiff_t now =
+            shape.group == 1 ? left : std::min(shape.group - row % shape.group, left);
+        Run along;
+        shape.list_rows({rows.entry, rows.key_head, row, now}, stride_of(view, 2),
+                        stride_of(view, 3), &along);
+        pack_runs_along(view, start, &along, 1, packed, packed + now, depth, panels);
+        packed += now;
+    }
+}
+
+template <class T>
+void AttentionStrips<T>::pack_runs_along(const InputView& view, const char* start, const Run* along,
+                                         std::ptrdiff_t runs, std::ptrdiff_t first,
+                                         std::ptrdiff_t end, std::ptrdiff_t depth,
+                                         T* panels) const {
     const std::ptrdiff_t features = view.shape[view.axes - 1], columns = kernels.columns;
     if (features == 0) return;
     const std::ptrdiff_t whole = round_up(end, columns), count = panels_of(features);
     if (features % columns != 0)
         std::fill_n(panels + ((count - 1) * depth + first) * columns, (whole - first) * columns,
                     T(0));
-    const std::ptrdiff_t step = stride_of(view, 2);
     const Run across = {0, stride_of(view, 1), features};
-    const Run along = {(base + first) * step, step, end - first};
     PanelTask task = {};
-    task.array = shape.head_start(view, entry, head, item);
+    task.array = start;
     task.panel = panels + first * columns;
     task.panel_bytes = columns * depth * static_cast<std::ptrdiff_t>(sizeof(T));
     task.across = &across;
-    task.along = &along;
-    task.across_runs = task.along_runs = 1;
+    task.across_runs = 1;
+    task.along = along;
+    task.along_runs = runs;
     packers.columns(task);
     for (std::ptrdiff_t p = 0; p < count && whole > end; ++p)
         std::fill_n(panels + (p * depth + end) * columns, (whole - end) * columns, T(0));

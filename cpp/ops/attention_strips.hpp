@@ -48,6 +48,9 @@ class AttentionStrips {
     void pack_along(const InputView& view, std::ptrdiff_t entry, std::ptrdiff_t head,
                     std::ptrdiff_t base, std::ptrdiff_t first, std::ptrdiff_t end,
                     std::ptrdiff_t depth, T* panels) const;
+    // Rows of the heads that share keys as rows of panels [depth][columns].
+    void pack_rows_along(const InputView& view, const AttentionRows& rows, std::ptrdiff_t depth,
+                         T* panels) const;
     void set_specials_apart(T* panels, std::ptrdiff_t panel_count, std::ptrdiff_t depth,
                             std::ptrdiff_t first, std::ptrdiff_t end,
                             AttentionSpecials<T>& specials) const;
@@ -74,6 +77,9 @@ class AttentionStrips {
     const double factor;        // of a score, in powers of two
 
   private:
+    void pack_runs_along(const InputView& view, const char* start, const Run* along,
+                         std::ptrdiff_t runs, std::ptrdiff_t first, std::ptrdiff_t end,
+                         std::ptrdiff_t depth, T* panels) const;
     void collect_masks(const AttentionRows& rows, std::ptrdiff_t key,
                        const AttentionBuffers<T>& buffers, const AttentionStrip& strip) const;
     void collect_biases(const AttentionRows& rows, std::ptrdiff_t key,

@@ -20,6 +20,9 @@ _SMALLEST_TEMPERATURE = 1e-30
 _LARGEST_TEMPERATURE = 1e30
 
 
+# A window of attention without limit: beyond every position, and no sum of it overflows.
+_FAR = 1 << 43
+
 # The dtypes of contractions; bfloat16 is known by its name.
 _CONTRACTED = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128", "float16")))
 
@@ -29,6 +32,25 @@ def storage_view(array: Array | None) -> Array | None:
     if array is not None and array.dtype.kind == "V":
         return array.view(np.uint16)
     return array
+
+
+def _attention_options(inputs: Inputs) -> tuple[Any, ...]:
+    """Return the options of attention in the order in which the core takes them."""
+    bias, wide = inputs.bias, inputs.query.dtype == np.float64
+    if bias is not None and (bias.dtype == np.float64) != wide:
+        bias = bias.astype(np.float64 if wide else np.float32)
+    lengths = (inputs.offset, inputs.query_lengths, inputs.key_lengths)
+    return (
+        inputs.mask,
+        storage_view(bias),
+        *map(np.ascontiguousarray, lengths),
+        _numbers(inputs.slopes),
+        _numbers(inputs.sinks),
+        -_FAR if inputs.lowest is None else inputs.lowest,
+        _FAR if inputs.highest is None else inputs.highest,
+        inputs.scale,
+        inputs.softcap or 0.0,
+    )
 
 
 def _numbers(array: Array | None) -> Array | None:
@@ -97,30 +119,36 @@ class Native:
 
     def attention(self, inputs: Inputs, out: Array, lse: Array | None) -> int:
         """Run the attention kernel; the status of special results is the twin's to tell."""
-        batch = int(np.prod(inputs.batch, dtype=np.int64))
-        bias = inputs.bias
-        if bias is not None and (bias.dtype == np.float64) != (out.dtype == np.float64):
-            bias = bias.astype(np.float64 if out.dtype == np.float64 else np.float32)
-        far = 1 << 43
+        arrays = (inputs.query, inputs.key, inputs.value, out)
         finite: bool = self._core.attention(
-            storage_view(inputs.query),
-            storage_view(inputs.key),
-            storage_view(inputs.value),
-            storage_view(out),
-            lse,
-            inputs.mask,
-            storage_view(bias),
-            np.ascontiguousarray(inputs.offset),
-            np.ascontiguousarray(inputs.query_lengths),
-            np.ascontiguousarray(inputs.key_lengths),
-            _numbers(inputs.slopes),
-            _numbers(inputs.sinks),
-            -far if inputs.lowest is None else inputs.lowest,
-            far if inputs.highest is None else inputs.highest,
-            inputs.scale,
-            inputs.softcap or 0.0,
+            *map(storage_view, arrays), lse, *_attention_options(inputs)
         )
         return 0 if finite else _reference.attention_status(inputs, out)
+
+    def attention_vjp(
+        self,
+        inputs: Inputs,
+        out: Array,
+        lse: Array,
+        cotangent: Array,
+        d_query: Array,
+        d_key: Array,
+        d_value: Array,
+        d_bias: Array | None,
+        d_sinks: Array | None,
+    ) -> int:
+        """Run the gradients of attention; those of bias and sinks run on NumPy."""
+        results = (d_query, d_key, d_value)
+        if d_bias is not None or d_sinks is not None:
+            return _reference.attention_vjp(inputs, out, lse, cotangent, *results, d_bias, d_sinks)
+        arrays = (inputs.query, inputs.key, inputs.value, out)
+        self._core.attention_vjp(
+            *map(storage_view, arrays),
+            lse,
+            *map(storage_view, (cotangent, *results)),
+            *_attention_options(inputs),
+        )
+        return _reference.attention_vjp_status(inputs, cotangent, *results)
 
     def softmax_vjp(
         self,

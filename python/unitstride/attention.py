@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from unitstride import _arguments, _attention_options, _backend, _outputs
 from unitstride._attention_options import Causal, Window
+from unitstride._attention_vjp import attention_vjp
 
-__all__ = ["attention", "merge_attention"]
+__all__ = ["attention", "attention_vjp", "merge_attention"]
 
 Array = NDArray[Any]
 

@@ -5,6 +5,7 @@ write into the outputs they are given, and return floating-point status bits.
 """
 
 from unitstride._reference.attention import attention, attention_status
+from unitstride._reference.attention_vjp import attention_vjp, attention_vjp_status
 from unitstride._reference.contract import contract
 from unitstride._reference.softmax import (
     log_softmax,
@@ -18,6 +19,8 @@ from unitstride._reference.softmax import (
 __all__ = [
     "attention",
     "attention_status",
+    "attention_vjp",
+    "attention_vjp_status",
     "contract",
     "log_softmax",
     "log_softmax_vjp",

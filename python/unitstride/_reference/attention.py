@@ -27,6 +27,7 @@ class _Block(NamedTuple):
     scores: Array  # -inf where excluded
     allowed: Array
     keys: slice
+    derivative: Array | None  # of the soft-cap
 
 
 def _exclude(inputs: Inputs, entry: tuple[int, ...], rows: Array, columns: Array) -> Array:
@@ -49,15 +50,17 @@ def _key_range(inputs: Inputs, entry: tuple[int, ...], first: int, last: int) ->
     return slice(min(begin, max(end, 0)), max(end, 0))
 
 
-def _score(inputs: Inputs, entry: tuple[int, ...], heads: slice, first: int, last: int) -> _Block:
+def score(inputs: Inputs, entry: tuple[int, ...], heads: slice, first: int, last: int) -> _Block:
     """Compute the scores of rows first..last of one group of heads."""
     keys = _key_range(inputs, entry, first, last)
     group = max(inputs.query.shape[-3] // max(inputs.key.shape[-3], 1), 1)
     query = inputs.query[entry][heads, first : last + 1].astype(np.float64)
     key = inputs.key[entry][heads.start // group, keys].astype(np.float64)
     scores = (query @ key.T) * inputs.scale
+    derivative = None
     if inputs.softcap is not None:
-        scores = inputs.softcap * np.tanh(scores / inputs.softcap)
+        share = np.tanh(scores / inputs.softcap)
+        scores, derivative = inputs.softcap * share, 1.0 - share * share
     rows = np.arange(first, last + 1)[:, None]
     columns = np.arange(keys.start, keys.stop)
     where = (*entry, heads, slice(first, last + 1), keys)
@@ -71,7 +74,7 @@ def _score(inputs: Inputs, entry: tuple[int, ...], heads: slice, first: int, las
     if inputs.slopes is not None:
         slopes = inputs.slopes[entry][heads].astype(np.float64)[:, None, None]
         scores = scores - slopes * np.abs(rows + int(inputs.offset[entry]) - columns)
-    return _Block(np.where(allowed, scores, -np.inf), allowed, keys)
+    return _Block(np.where(allowed, scores, -np.inf), allowed, keys, derivative)
 
 
 def _weigh(block: _Block, sinks: Array | None) -> tuple[Array, Array]:
@@ -87,7 +90,7 @@ def _weigh(block: _Block, sinks: Array | None) -> tuple[Array, Array]:
     return weights / np.where(total == 0.0, 1.0, total), (shift + np.log(total))[..., 0]
 
 
-def _average(weights: Array, allowed: Array, value: Array) -> Array:
+def average(weights: Array, allowed: Array, value: Array) -> Array:
     """Return weights @ value, where excluded values count as nothing even if they are NaN."""
     special = ~np.isfinite(value).all(axis=-1)
     if not special.any():
@@ -121,24 +124,30 @@ def attention_status(inputs: Inputs, out: Array) -> int:
     return status
 
 
+def block_rows(inputs: Inputs) -> int:
+    """Return how many query rows are computed at a time."""
+    heads, (groups, keys) = inputs.query.shape[-3], inputs.key.shape[-3:-1]
+    return max(1, _BLOCK // max(heads // max(groups, 1) * keys, 1))
+
+
 @np.errstate(all="ignore")
 def attention(inputs: Inputs, out: Array, lse: Array | None) -> int:
     """Write the averages of the values into `out` and the log-sum-exp into `lse`."""
     heads, length = inputs.query.shape[-3:-1]
-    groups, keys = inputs.key.shape[-3:-1]
+    groups = inputs.key.shape[-3]
     group = heads // groups if groups else 1
-    step = max(1, _BLOCK // max(group * keys, 1))
+    step = block_rows(inputs)
     for entry in np.ndindex(*inputs.batch):
         for head in range(0, heads, group):
             chosen = slice(head, head + group)
             for first in range(0, length, step):
                 last = min(first + step, length) - 1
-                block = _score(inputs, entry, chosen, first, last)
+                block = score(inputs, entry, chosen, first, last)
                 sinks = _sinks_of(inputs, entry, chosen, np.arange(first, last + 1))
                 weights, level = _weigh(block, sinks)
                 value = inputs.value[entry][head // group, block.keys].astype(np.float64)
                 where = (*entry, chosen, slice(first, last + 1))
-                out[where] = _average(weights, block.allowed, value)
+                out[where] = average(weights, block.allowed, value)
                 if lse is not None:
                     lse[where] = level
     return attention_status(inputs, out)
