@@ -19,9 +19,8 @@
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
-constexpr size strip_bytes = 1024;
 template <class T>
-constexpr size strip_keys = strip_bytes / static_cast<size>(sizeof(T));
+constexpr size strip_keys = attention_strip_bytes / static_cast<size>(sizeof(T));
 
 template <class T>
 constexpr T infinity = static_cast<T>(__builtin_huge_val());

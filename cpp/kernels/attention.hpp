@@ -11,6 +11,8 @@
 
 namespace unitstride {
 
+constexpr std::ptrdiff_t attention_strip_bytes = 1024;  // a row of scores
+
 // What tells a row's scores in a block apart from bare products. Positions count from the block's
 // first key; the pointers too are those of that key.
 struct AttentionRow {
@@ -91,6 +93,21 @@ struct AttentionKernels {
     MaskState (*mask_state)(const AttentionStrip&) noexcept;
     // Whether all of `count` elements are finite; `count` is a multiple of the columns.
     bool (*all_finite)(const void* elements, std::ptrdiff_t count) noexcept;
+};
+
+// Keys or values as they lie, from the block's first key on: features are contiguous.
+struct AttentionDirect {
+    const void* array;
+    std::ptrdiff_t stride;    // elements from key to key
+    std::ptrdiff_t features;  // of values
+    std::ptrdiff_t used;      // keys that are there: scores from it to the strip's end are zero
+};
+
+// One set per storage type, for strips of which `query` is [rows][features].
+struct AttentionDirectKernels {
+    void (*scores)(const AttentionStrip&, const AttentionDirect&) noexcept;
+    void (*average)(const AttentionStrip&, const AttentionDirect&) noexcept;
+    bool (*all_finite)(const AttentionStrip&, const AttentionDirect&) noexcept;
 };
 
 }  // namespace unitstride

@@ -41,6 +41,7 @@ struct KernelTable {
     const FetchKernels* fetch;                   // [element_count]
     const OptimKernels* optim;                   // float, double
     const AttentionKernels* attention;           // float, double
+    const AttentionDirectKernels* attention_direct;  // [storage_count]
 };
 
 }  // namespace unitstride
@@ -61,6 +62,7 @@ extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
 extern const AttentionKernels attention_kernels[2];
+extern const AttentionDirectKernels attention_direct_kernels[storage_count];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cmath>
-#include <cstring>
 
 #include "core/parallel.hpp"
 #include "ops/attention_strips.hpp"
@@ -18,7 +17,6 @@ namespace {
 
 using Size = std::ptrdiff_t;
 
-constexpr double log2_e = 0x1.71547652b82fep+0, ln2 = 0x1.62e42fefa39efp-1;
 constexpr double multiply_adds_per_nanosecond = 50;
 // Keys and values of a block, queries and results of a chunk: together less than the second-level
 // cache. Long chunks share the packing of keys and values.
@@ -151,13 +149,10 @@ class Attention {
     // A sink is a score that comes before the first key.
     void add_sinks(const AttentionRows& rows, T* level, T* sums) const {
         for (Size r = 0; r < rows.count; ++r) {
-            const Size row = rows.first + r;
-            if (row / shape_.group >= arguments_.query_lengths[rows.entry]) continue;
-            const double sink = arguments_.sinks[shape_.head_index(rows, row)];
-            if (sink == -std::numeric_limits<double>::infinity()) continue;
-            level[r] = static_cast<T>(sink * log2_e);
-            sums[r * kernels_.lanes] =
-                std::isfinite(level[r]) ? T(1) : std::numeric_limits<T>::quiet_NaN();
+            level[r] = strips_.sink_level(rows, rows.first + r);
+            const bool counts = !(level[r] < 0 && std::isinf(level[r]));
+            const T one = std::isfinite(level[r]) ? T(1) : std::numeric_limits<T>::quiet_NaN();
+            sums[r * kernels_.lanes] = counts ? one : T(0);
         }
     }
 
@@ -229,44 +224,10 @@ class Attention {
     void finish_strip(Own& own, const AttentionRows& rows, Size s) {
         const AttentionStrip strip = strip_task(own, rows, s);
         kernels_.finish(strip);
-        const OutputView& out = arguments_.out;
-        const Size item = strips_.item, columns = kernels_.columns;
-        char* start = shape_.head_start(out, rows.entry, rows.key_head * shape_.group, item);
-        Run* runs = own.buffers.runs;
-        const Size count = shape_.list_rows(rows, stride_of(out, 2), stride_of(out, 3), runs);
-        const T* averages = static_cast<const T*>(strip.averages);
-        for (Size i = 0, row = 0; i < count; row += runs[i++].count)
-            for (Size p = 0; p < panels_; ++p) {
-                SpillTask task = {};
-                task.from = averages + (p * kernels_.rows + row) * columns;
-                task.rows = runs[i].count;
-                task.columns = std::min(columns, shape_.value_features - p * columns);
-                task.to = start + (runs[i].offset + p * columns * stride_of(out, 1)) * item;
-                task.from_row = columns;
-                task.to_row = runs[i].step;
-                task.to_column = stride_of(out, 1);
-                strips_.fetch.spill(task);
-            }
-        bool finite = true;
-        for (Size p = 0; p < panels_ && finite; ++p)
-            finite = kernels_.all_finite(averages + p * kernels_.rows * columns,
-                                         strip.rows * columns);
-        if (!finite) finite_.store(false, std::memory_order_relaxed);
-        if (arguments_.lse) write_logs(rows, strip);
-    }
-
-    void write_logs(const AttentionRows& rows, const AttentionStrip& strip) const {
-        const OutputView& lse = arguments_.lse;
-        const Size base = batch_offset(lse, rows.entry, 2);
-        for (Size r = 0; r < rows.count; ++r) {
-            const double level = static_cast<double>(static_cast<const T*>(strip.level)[r]);
-            const double total = strip.totals[r];
-            const T value = static_cast<T>(total == 0 ? -std::numeric_limits<double>::infinity()
-                                                      : level * ln2 + std::log(total));
-            const Size place =
-                shape_.place_by_row(lse.strides, lse.axes, base, rows, rows.first + r);
-            std::memcpy(lse.data + place * static_cast<Size>(sizeof(T)), &value, sizeof value);
-        }
+        strips_.write_rows(arguments_.out, rows, static_cast<const T*>(strip.averages),
+                           own.buffers.runs);
+        if (!strips_.is_finite(strip)) finite_.store(false, std::memory_order_relaxed);
+        if (arguments_.lse) strips_.write_logs(rows, strip);
     }
 
     const AttentionShape& shape_;
@@ -284,6 +245,7 @@ class Attention {
 bool attention(const AttentionArguments& arguments) {
     const AttentionShape shape(arguments);
     if (shape.batch == 0 || shape.heads == 0 || shape.queries == 0) return true;
+    if (reads_directly(shape)) return attention_decode(shape);
     if (arguments.storage == Storage::float64) return Attention<double>(shape).run();
     return Attention<float>(shape).run();
 }

@@ -95,4 +95,8 @@ struct AttentionShape {
     }
 };
 
+// Few rows read keys and values as they lie, where features are contiguous.
+bool reads_directly(const AttentionShape& shape);
+bool attention_decode(const AttentionShape& shape);
+
 }  // namespace unitstride

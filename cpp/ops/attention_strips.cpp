@@ -9,7 +9,7 @@
 namespace unitstride {
 namespace {
 
-constexpr double log2_e = 0x1.71547652b82fep+0;
+constexpr double log2_e = 0x1.71547652b82fep+0, ln2 = 0x1.62e42fefa39efp-1;
 
 }  // namespace
 
@@ -268,6 +268,61 @@ bool AttentionStrips<T>::attends(const AttentionRow& row, std::ptrdiff_t key) co
     T bias;
     std::memcpy(&bias, static_cast<const T*>(row.bias) + key, sizeof bias);
     return bias != -std::numeric_limits<T>::infinity();
+}
+
+template <class T>
+T AttentionStrips<T>::sink_level(const AttentionRows& rows, std::ptrdiff_t row) const {
+    const bool counts = row / shape.group < arguments.query_lengths[rows.entry];
+    if (!arguments.sinks || !counts) return -std::numeric_limits<T>::infinity();
+    return static_cast<T>(arguments.sinks[shape.head_index(rows, row)] * log2_e);
+}
+
+template <class T>
+void AttentionStrips<T>::write_rows(const OutputView& view, const AttentionRows& rows,
+                                    const T* panels, Run* runs) const {
+    const std::ptrdiff_t columns = kernels.columns, step = stride_of(view, 1);
+    const std::ptrdiff_t features = view.shape[view.axes - 1];
+    char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    const std::ptrdiff_t count =
+        shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
+    for (std::ptrdiff_t i = 0, row = 0; i < count; row += runs[i++].count)
+        for (std::ptrdiff_t p = 0; p < panels_of(features); ++p) {
+            SpillTask task = {};
+            task.from = panels + (p * kernels.rows + row) * columns;
+            task.to = start + (runs[i].offset + p * columns * step) * item;
+            task.rows = runs[i].count;
+            task.columns = std::min(columns, features - p * columns);
+            task.from_row = columns;
+            task.to_row = runs[i].step;
+            task.to_column = step;
+            fetch.spill(task);
+        }
+}
+
+template <class T>
+bool AttentionStrips<T>::is_finite(const AttentionStrip& strip) const {
+    const std::ptrdiff_t columns = kernels.columns;
+    for (std::ptrdiff_t p = 0; p < strip.value_panels; ++p)
+        if (!kernels.all_finite(static_cast<const T*>(strip.averages) + p * kernels.rows * columns,
+                                strip.rows * columns))
+            return false;
+    return true;
+}
+
+template <class T>
+void AttentionStrips<T>::write_logs(const AttentionRows& rows, const AttentionStrip& strip) const {
+    const OutputView& lse = arguments.lse;
+    const std::ptrdiff_t base = batch_offset(lse, rows.entry, 2);
+    for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
+        const double level = static_cast<double>(static_cast<const T*>(strip.level)[r]);
+        const double total = strip.totals[r];
+        const T value = static_cast<T>(total == 0 ? -std::numeric_limits<double>::infinity()
+                                                  : level * ln2 + std::log(total));
+        const std::ptrdiff_t place =
+            shape.place_by_row(lse.strides, lse.axes, base, rows, rows.first + r);
+        std::memcpy(lse.data + place * static_cast<std::ptrdiff_t>(sizeof(T)), &value,
+                    sizeof value);
+    }
 }
 
 template class AttentionStrips<float>;

@@ -62,6 +62,14 @@ class AttentionStrips {
     // Whether a row attends to a key of the block that `describe` was called for.
     bool attends(const AttentionRow& row, std::ptrdiff_t key) const;
 
+    // The level of a row before its first key: that of its sink.
+    T sink_level(const AttentionRows& rows, std::ptrdiff_t row) const;
+    // Rows of panels [tile rows][columns] to an array (*batch, heads, queries, features).
+    void write_rows(const OutputView& view, const AttentionRows& rows, const T* panels,
+                    Run* runs) const;
+    bool is_finite(const AttentionStrip& strip) const;
+    void write_logs(const AttentionRows& rows, const AttentionStrip& strip) const;
+
     std::ptrdiff_t panels_of(std::ptrdiff_t features) const {
         return (features + kernels.columns - 1) / kernels.columns;
     }

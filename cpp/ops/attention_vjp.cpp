@@ -21,7 +21,7 @@ using Size = std::ptrdiff_t;
 constexpr double log2_e = 0x1.71547652b82fep+0;
 constexpr double multiply_adds_per_nanosecond = 50;
 constexpr Size chunk_strips = 8;
-constexpr Size enough_items = 8;  // lists of rows from which on none is divided
+constexpr Size enough_lists = 8;  // from which on threads take whole ones
 constexpr Size most_parts = 4;
 
 template <class T>
@@ -37,34 +37,36 @@ class AttentionVjp {
           strip_count_((shape.row_count + kernels_.rows - 1) / kernels_.rows),
           block_keys_(block_keys()),
           blocks_((shape.keys + block_keys_ - 1) / block_keys_),
-          parts_(shape.shared >= enough_items
-                     ? 1
-                     : std::clamp<Size>(enough_items / std::max<Size>(shape.shared, 1), 1,
-                                        std::clamp<Size>(blocks_, 1, most_parts))) {}
+          parts_(std::clamp<Size>(blocks_, 1, most_parts)),
+          divided_(shape.shared < enough_lists && parts_ > 1) {}
 
     void run() {
-        const Size items = checked_multiply(shape_.shared, parts_);
+        const Size items = checked_multiply(shape_.shared, divided_ ? parts_ : 1);
         const int workers =
             workers_for(2.5 * shape_.multiply_adds() / multiply_adds_per_nanosecond, items);
         AttentionCarver sizes(nullptr);
         carve(sizes);
-        const bool divided = parts_ > 1;
         const Size sums = round_up(query_sum_elements(), scratch_alignment);
         const Scratch scratch(sizes.used(), workers);
         const Scratch common(checked_multiply(checked_multiply(sums, static_cast<Size>(sizeof(T))),
-                                              divided ? items : workers),
+                                              divided_ ? items : 2 * workers),
                              1);
         T* const query_sums = reinterpret_cast<T*>(common.of_worker(0));
         parallel_for(workers, items, [&](Worker& worker, Size begin, Size end) {
             AttentionCarver carver(scratch.of_worker(worker.index()));
             Own own = carve(carver);
             for (Size item = begin; item < end; ++item) {
-                own.query_sums = query_sums + (divided ? item : worker.index()) * sums;
-                if (!run_item(worker, own, item)) return;
-                if (!divided) write_queries(own.buffers.runs, item, own.query_sums);
+                if (divided_) {
+                    own.query_sums = query_sums + item * sums;
+                    if (!run_part(worker, own, item / parts_, item % parts_)) return;
+                } else {
+                    T* const total = query_sums + 2 * worker.index() * sums;
+                    own.query_sums = total + sums;
+                    if (!run_list(worker, own, item, total)) return;
+                }
             }
         });
-        if (divided) add_parts(workers, query_sums, sums);
+        if (divided_) add_parts(workers, query_sums, sums);
     }
 
   private:
@@ -139,9 +141,19 @@ class AttentionVjp {
                 std::min(kernels_.rows, shape_.row_count - first)};
     }
 
-    bool run_item(Worker& worker, Own& own, Size item) const {
-        const Size list = item / parts_, part = item % parts_;
-        read_rows(own, list);
+    bool run_list(Worker& worker, Own& own, Size list, T* total) const {
+        const Size elements = query_sum_elements();
+        for (Size part = 0; part < parts_; ++part) {
+            if (!run_part(worker, own, list, part)) return false;
+            if (part == 0) std::copy_n(own.query_sums, elements, total);
+            for (Size i = 0; part > 0 && i < elements; ++i) total[i] += own.query_sums[i];
+        }
+        for (Size s = 0; s < strip_count_; ++s) write_strip(own.buffers.runs, list, s, total);
+        return true;
+    }
+
+    bool run_part(Worker& worker, Own& own, Size list, Size part) const {
+        if (divided_ || part == 0) read_rows(own, list);
         std::fill_n(own.query_sums, query_sum_elements(), T(0));
         const Size begin = blocks_ * part / parts_, end = blocks_ * (part + 1) / parts_;
         for (Size block = begin; block < end; ++block)
@@ -219,8 +231,8 @@ class AttentionVjp {
             }
             run_chunk(own, list, first, strips, key, count);
         }
-        write_keys(own, call_.d_key, entry, head, key, count, own.key_sums, panels_);
-        write_keys(own, call_.d_value, entry, head, key, count, own.value_sums, value_panels_);
+        write_keys(call_.d_key, entry, head, key, count, own.key_sums, panels_);
+        write_keys(call_.d_value, entry, head, key, count, own.value_sums, value_panels_);
         return true;
     }
 
@@ -387,45 +399,27 @@ class AttentionVjp {
         add_rows(own.special_cotangents, weights, own.value_sums, value_panels_);
     }
 
-    void spill(const T* from, Size from_row, Size rows, Size panels, Size panel_elements,
-               const OutputView& view, char* to, Size to_row) const {
+    void write_keys(const OutputView& view, Size entry, Size head, Size key, Size count,
+                    const T* sums, Size panels) const {
         const Size columns = kernels_.columns, step = stride_of(view, 1);
-        const Size features = view.shape[view.axes - 1];
+        char* to = shape_.head_start(view, entry, head, strips_.item) +
+                   key * stride_of(view, 2) * strips_.item;
         for (Size p = 0; p < panels; ++p) {
             SpillTask task = {};
-            task.from = from + p * panel_elements;
+            task.from = sums + p * block_keys_ * columns;
             task.to = to + p * columns * step * strips_.item;
-            task.rows = rows;
-            task.columns = std::min(columns, features - p * columns);
-            task.from_row = from_row;
-            task.to_row = to_row;
+            task.rows = count;
+            task.columns = std::min(columns, view.shape[view.axes - 1] - p * columns);
+            task.from_row = columns;
+            task.to_row = stride_of(view, 2);
             task.to_column = step;
             strips_.fetch.spill(task);
         }
     }
 
-    void write_keys(const Own&, const OutputView& view, Size entry, Size head, Size key, Size count,
-                    const T* sums, Size panels) const {
-        char* to = shape_.head_start(view, entry, head, strips_.item) +
-                   key * stride_of(view, 2) * strips_.item;
-        spill(sums, kernels_.columns, count, panels, block_keys_ * kernels_.columns, view, to,
-              stride_of(view, 2));
-    }
-
-    void write_queries(Run* runs, Size item, const T* sums) const {
-        for (Size s = 0; s < strip_count_; ++s) write_strip(runs, item / parts_, s, sums);
-    }
-    void write_strip(Run* runs, Size list, Size s, const T* all_sums) const {
-        const AttentionRows rows = strip_at(list, s);
-        const OutputView& view = call_.d_query;
-        const Size columns = kernels_.columns;
-        const T* sums = all_sums + s * kernels_.rows * panels_ * columns;
-        char* start =
-            shape_.head_start(view, rows.entry, rows.key_head * shape_.group, strips_.item);
-        const Size count = shape_.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
-        for (Size i = 0, row = 0; i < count; row += runs[i++].count)
-            spill(sums + row * columns, columns, runs[i].count, panels_, kernels_.rows * columns,
-                  view, start + runs[i].offset * strips_.item, runs[i].step);
+    void write_strip(Run* runs, Size list, Size s, const T* sums) const {
+        strips_.write_rows(call_.d_query, strip_at(list, s),
+                           sums + s * kernels_.rows * panels_ * kernels_.columns, runs);
     }
 
     void add_parts(int workers, T* query_sums, Size stride) const {
@@ -453,6 +447,7 @@ class AttentionVjp {
     const Size panels_, value_panels_;
     const Size strip_count_;  // of a list of rows
     const Size block_keys_, blocks_, parts_;
+    const bool divided_;  // threads take parts
 };
 
 }  // namespace

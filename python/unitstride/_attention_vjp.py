@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _arguments, _attention_options, _backend
+from unitstride import _arguments, _attention_options, _backend, _outputs
 from unitstride._attention_options import Causal, Window
 
 Array = NDArray[Any]
@@ -141,7 +141,8 @@ def attention_vjp(
     result = _rows(name, "out", out, shape).astype(dtype, copy=False)
     level = _rows(name, "lse", lse, shape[:-1]).astype(level_type, copy=False)
     slope = _rows(name, "cotangent", cotangent, shape).astype(dtype, copy=False)
-    gradients = [np.empty(array.shape, dtype) for array in (inputs.query, inputs.key, inputs.value)]
+    arrays = (inputs.query, inputs.key, inputs.value)
+    gradients = [_outputs.fresh(array, array.shape) for array in arrays]
     extra: list[Array | None] = [None, None]
     if bias_gradient:
         extra[0] = np.empty((*shape[:-1], inputs.key.shape[-2]), level_type)

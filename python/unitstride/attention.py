@@ -172,18 +172,12 @@ def attention(
     others = tuple(array for array in given if isinstance(array, np.ndarray))
     target = out
     if target is None or not _outputs.can_write_into(target, dtype, (), others):
-        target = _fresh(inputs.query, shape)
+        target = _outputs.fresh(inputs.query, shape)
     lse = np.empty(shape[:-1], max(dtype, np.dtype(np.float32), key=_size)) if return_lse else None
     status = _backend.run("attention", inputs, target, lse)
     result, _ = _outputs.deliver(target, out, dtype)
     _arguments.report_float_status("attention", status)
     return result if lse is None else (result, lse)
-
-
-def _fresh(query: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array for the result with its axes in memory in the order of the query's."""
-    template = np.lib.stride_tricks.as_strided(query, shape, writeable=False)
-    return _backend.empty_like(template)
 
 
 def _size(dtype: np.dtype[Any]) -> int:
