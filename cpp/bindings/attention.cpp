@@ -24,7 +24,8 @@ const Number* numbers(const OptionalArray& array, std::ptrdiff_t count, const ch
 }
 
 // The shape of `view` from the axis `from_back` on is that of `other`, and so is the batch.
-void check_axes(const InputView& query, const InputView& view, const char* argument, int from_back) {
+void check_axes(const InputView& query, const InputView& view, const char* argument,
+                int from_back) {
     bool fits = view.axes == query.axes;
     for (int axis = 0; fits && axis < query.axes - from_back; ++axis)
         fits = view.shape[axis] == query.shape[axis];

@@ -62,7 +62,8 @@ constexpr Vec<T> counting(std::index_sequence<lane...>) noexcept {
 template <class T>
 inline Vec<T> saturated(Vec<T> s, T cap) noexcept {
     constexpr T log2_e = static_cast<T>(0x1.71547652b82fep+0);
-    constexpr T ln2_high = sizeof(T) == 4 ? static_cast<T>(0x1.62e4p-1) : static_cast<T>(0x1.62e42feep-1);
+    constexpr T ln2_high =
+        sizeof(T) == 4 ? static_cast<T>(0x1.62e4p-1) : static_cast<T>(0x1.62e42feep-1);
     constexpr T ln2_low = static_cast<T>(0x1.62e42fefa39efp-1 - static_cast<double>(ln2_high));
     constexpr T flat = sizeof(T) == 4 ? T(20) : T(40);  // tanh is 1 beyond half of it
     constexpr T rounder = sizeof(T) == 4 ? static_cast<T>(0x1.8p23) : static_cast<T>(0x1.8p52);
@@ -90,8 +91,8 @@ inline Vec<T> masked(Vec<T> s, const unsigned char* mask) noexcept {
 }
 
 template <class T>
-inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, Vec<T> s,
-                          size key, T* derivative) noexcept {
+inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, Vec<T> s, size key,
+                          T* derivative) noexcept {
     using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
     s = s * splat(static_cast<T>(strip.scale));
     if (strip.softcap != 0) {
@@ -106,8 +107,7 @@ inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, 
         s = bias == low ? low : s + bias;  // an excluded score may be NaN
     }
     if (row.slope != 0) {
-        const Vec<T> distance =
-            counting<T>(Lanes{}) + splat(static_cast<T>(key - row.diagonal));
+        const Vec<T> distance = counting<T>(Lanes{}) + splat(static_cast<T>(key - row.diagonal));
         s = s - splat(static_cast<T>(row.slope)) * max_or_second(-distance, distance);
     }
     return s;
@@ -151,8 +151,8 @@ inline T raise_level(AttentionStrip& strip, size r) noexcept {
     constexpr T margin = 8;
     T& level = static_cast<T*>(strip.level)[r];
     T& rescale = static_cast<T*>(strip.rescale)[r];
-    const T now =
-        highest_lane(load(static_cast<T*>(strip.highest) + r * lanes<T>)) * static_cast<T>(strip.factor);
+    const T now = highest_lane(load(static_cast<T*>(strip.highest) + r * lanes<T>)) *
+                  static_cast<T>(strip.factor);
     rescale = 1;
     if (now > level + margin || (level == -infinity<T> && now > level)) {
         rescale = level == -infinity<T> ? T(0) : exp2_flushed<T>(splat(level - now))[0];
@@ -236,8 +236,7 @@ void average(const AttentionStrip& strip) noexcept {
 #pragma GCC unroll 16
         for (size r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 4
-            for (size v = 0; v < tile_vectors; ++v)
-                store(to + r * width + v * lanes<T>, sum[r][v]);
+            for (size v = 0; v < tile_vectors; ++v) store(to + r * width + v * lanes<T>, sum[r][v]);
     }
 }
 
@@ -329,7 +328,8 @@ void finish(const AttentionStrip& strip) noexcept {
         for (size p = 0; p < strip.value_panels; ++p, row += tile_rows * width)
 #pragma GCC unroll 4
             for (size v = 0; v < tile_vectors; ++v)
-                store(row + v * lanes<T>, strip.first ? Vec<T>{} : load(row + v * lanes<T>) * inverse);
+                store(row + v * lanes<T>,
+                      strip.first ? Vec<T>{} : load(row + v * lanes<T>) * inverse);
     }
 }
 

@@ -31,34 +31,34 @@ struct AttentionStrip {
     std::ptrdiff_t value_panels, value_depth;
     std::ptrdiff_t begin, end;  // the keys of the block that count: multiples of `columns`
     std::ptrdiff_t plain_begin, plain_end;  // of these, the ones that `adjust` leaves alone
-    std::ptrdiff_t rows;        // that are used
-    const AttentionRow* row;    // [rows]
-    double scale, softcap;      // of `adjust`; softcap 0: none
-    bool transforms;            // `adjust` scales, caps or biases, not only excludes
-    double factor;              // of a score, in powers of two
-    bool first;                 // no block came before
-    void* scores;               // [tile rows][strip_keys]
-    void* highest;              // [tile rows] vectors, lane by lane
-    void* level;                // [tile rows]
-    void* sums;                 // [tile rows] vectors
-    void* rescale;              // [tile rows]: by what `average` multiplies what it finds
-    void* averages;             // [value_panels][tile rows][columns]
-    double* totals;             // [rows], of `finish`
-    void* derivative;           // of the softcap, kept by `adjust` where not null, as scores are
-    bool rescales;              // set by `weigh`
+    std::ptrdiff_t rows;                    // that are used
+    const AttentionRow* row;                // [rows]
+    double scale, softcap;                  // of `adjust`; softcap 0: none
+    bool transforms;                        // `adjust` scales, caps or biases, not only excludes
+    double factor;                          // of a score, in powers of two
+    bool first;                             // no block came before
+    void* scores;                           // [tile rows][strip_keys]
+    void* highest;                          // [tile rows] vectors, lane by lane
+    void* level;                            // [tile rows]
+    void* sums;                             // [tile rows] vectors
+    void* rescale;     // [tile rows]: by what `average` multiplies what it finds
+    void* averages;    // [value_panels][tile rows][columns]
+    double* totals;    // [rows], of `finish`
+    void* derivative;  // of the softcap, kept by `adjust` where not null, as scores are
+    bool rescales;     // set by `weigh`
 };
 
 // Scores become weights, and products of cotangents and values the gradients of the scores.
 struct AttentionGradient {
-    void* scores;     // [rows][strip_keys]: in scores, out weights
-    void* gradients;  // the same: in products, out gradients
+    void* scores;            // [rows][strip_keys]: in scores, out weights
+    void* gradients;         // the same: in products, out gradients
     const void* derivative;  // of the softcap, or null
     std::ptrdiff_t begin, end, rows;
     double factor;           // of a score, in powers of two
     double scale;            // of the gradients
     const void* level_high;  // [rows]: the log of the row's sum, in powers of two, in two words
     const void* level_low;
-    const void* delta;       // [rows]: sum of the weights times the products
+    const void* delta;  // [rows]: sum of the weights times the products
 };
 
 // sums[panel][key][columns] += weights^T elements, over `depth` rows strip_keys apart.

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int keys_at_once = 4, rows_at_once = 4;
 constexpr size vectors_at_once = 4;
+constexpr size keys_ahead = 16;  // that are fetched early
 template <class T>
 constexpr size row_stride = attention_strip_bytes / static_cast<size>(sizeof(T));
 
@@ -37,7 +38,11 @@ inline void multiply_keys(const S* key, size stride, const Compute<S>* query, si
     for (; d + lanes<T> <= features; d += lanes<T>) {
         Vec<T> part[keys];
 #pragma GCC unroll 4
-        for (int j = 0; j < keys; ++j) part[j] = load_as(key + j * stride + d);
+        for (int j = 0; j < keys; ++j) {
+            const S* from = key + j * stride + d;
+            part[j] = load_as(from);
+            prefetch(from + keys_ahead * stride);
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; ++r) {
             const Vec<T> own = load(query + r * features + d);
@@ -117,6 +122,7 @@ inline void average_rows(const AttentionStrip& strip, const AttentionDirect& blo
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) {
             const S* from = values + k * block.stride + v * lanes<T>;
+            prefetch(from + keys_ahead * block.stride);
             part[v] = v < vectors - 1 || left >= lanes<T> ? load_as(from)
                                                           : load_first_as(from, left, T(0));
         }
@@ -124,8 +130,7 @@ inline void average_rows(const AttentionStrip& strip, const AttentionDirect& blo
         for (int r = 0; r < rows; ++r) {
             const Vec<T> weight = splat(weights[r * row_stride<T> + k]);
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v)
-                sum[r][v] = multiply_add(weight, part[v], sum[r][v]);
+            for (int v = 0; v < vectors; ++v) sum[r][v] = multiply_add(weight, part[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 4

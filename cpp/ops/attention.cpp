@@ -59,12 +59,12 @@ class Attention {
 
   private:
     struct Own {
-        T* queries;   // [strips][features][rows]
-        T* keys;      // [panels][features][columns]
-        T* values;    // [value panels][block keys][columns]
-        T* averages;  // [strips][value panels][rows][columns]
-        T* level;     // [strips][rows]
-        T* sums;      // [strips][rows][lanes]
+        T* queries;               // [strips][features][rows]
+        T* keys;                  // [panels][features][columns]
+        T* values;                // [value panels][block keys][columns]
+        T* averages;              // [strips][value panels][rows][columns]
+        T* level;                 // [strips][rows]
+        T* sums;                  // [strips][rows][lanes]
         AttentionExtent* extent;  // [strips]
         bool* begun;              // [strips]
         AttentionBuffers<T> buffers;

@@ -15,9 +15,9 @@ struct AttentionArguments {
     Storage storage;
     InputView query, key, value;
     OutputView out;
-    OutputView lse;   // of the compute type; without data where it is not wanted
-    InputView mask;   // bytes, (*batch, heads, queries, keys), or no data
-    InputView bias;   // the same shape
+    OutputView lse;  // of the compute type; without data where it is not wanted
+    InputView mask;  // bytes, (*batch, heads, queries, keys), or no data
+    InputView bias;  // the same shape
     Storage bias_storage;
     const std::int64_t* offset;         // [batch]
     const std::int64_t* query_lengths;  // [batch]

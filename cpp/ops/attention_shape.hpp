@@ -64,7 +64,7 @@ struct AttentionShape {
     const AttentionArguments& arguments;
     std::ptrdiff_t batch = 1, heads, key_heads, group, queries, keys, features, value_features;
     std::ptrdiff_t row_count;  // of the heads that share keys
-    std::ptrdiff_t shared;  // such lists of rows: entries times heads of keys
+    std::ptrdiff_t shared;     // such lists of rows: entries times heads of keys
 
     explicit AttentionShape(const AttentionArguments& call);
 

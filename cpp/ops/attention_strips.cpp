@@ -151,7 +151,8 @@ void AttentionStrips<T>::set_specials_apart(T* panels, std::ptrdiff_t panel_coun
     specials.count = 0;
     bool finite = true;
     for (std::ptrdiff_t p = 0; p < panel_count && finite; ++p)
-        finite = kernels.all_finite(panels + (p * depth + first) * columns, (end - first) * columns);
+        finite =
+            kernels.all_finite(panels + (p * depth + first) * columns, (end - first) * columns);
     if (finite) return;
     for (std::ptrdiff_t k = first; k < end; ++k) {
         const auto at = [&](std::ptrdiff_t i) -> T& {
@@ -176,8 +177,10 @@ bool AttentionStrips<T>::describe(const AttentionRows& rows, const AttentionExte
     const std::ptrdiff_t columns = kernels.columns, zero = 0;
     const bool everything = !transforms && !arguments.mask;
     strip.transforms = transforms;
-    strip.plain_begin = std::max(strip.begin, round_up(std::max(extent.inner_begin - key, zero), columns));
-    strip.plain_end = std::min(strip.end, std::max(extent.inner_end - key, zero) / columns * columns);
+    strip.plain_begin =
+        std::max(strip.begin, round_up(std::max(extent.inner_begin - key, zero), columns));
+    strip.plain_end =
+        std::min(strip.end, std::max(extent.inner_end - key, zero) / columns * columns);
     if (everything && strip.plain_begin <= strip.begin && strip.plain_end >= strip.end) return true;
     for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
         const std::ptrdiff_t row = rows.first + r, position = row / shape.group;

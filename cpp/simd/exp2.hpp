@@ -51,7 +51,8 @@ inline F64 multiply_add_from(F64 x, double lowest, F64 a, F64 b, F64 c) noexcept
 
 // `n` vectors in step.
 template <class T, int n>
-[[gnu::always_inline]] inline void exp2_in_step(const Vec<T> (&x)[n], Vec<T> (&result)[n]) noexcept {
+[[gnu::always_inline]] inline void exp2_in_step(const Vec<T> (&x)[n],
+                                                Vec<T> (&result)[n]) noexcept {
     using Format = Exp2Format<T>;
     const Vec<T> rounder = splat(Format::rounder);
     Vec<T> r[n], power[n], q[n];
@@ -59,8 +60,8 @@ template <class T, int n>
     for (int k = 0; k < n; ++k) {
         const Vec<T> shifted = x[k] + rounder;
         r[k] = x[k] - (shifted - rounder);
-        power[k] = reinterpret_cast<Vec<T>>(reinterpret_cast<IntVec<T>>(shifted)
-                                            << Format::fraction_bits);
+        power[k] =
+            reinterpret_cast<Vec<T>>(reinterpret_cast<IntVec<T>>(shifted) << Format::fraction_bits);
         q[k] = splat(Format::polynomial[0]);
     }
 #pragma GCC unroll 16

@@ -98,6 +98,9 @@ def attention(
     scale: float,
     softcap: float,
 ) -> bool: ...
+def attention_fast(
+    query: object, key: object, value: object, causal: object, /
+) -> _Array | None: ...
 def attention_vjp(
     query: _Array,
     key: _Array,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from unitstride import _arguments, _attention_options, _backend, _outputs
 from unitstride._attention_options import Causal, Window
 from unitstride._attention_vjp import attention_vjp
+from unitstride._backend import core
 
 __all__ = ["attention", "attention_vjp", "merge_attention"]
 
@@ -149,6 +150,23 @@ def attention(
             [0., 1., 0.],
             [0., 0., 1.]]], dtype=float32)
     """
+    if (
+        core is not None
+        and mask is None
+        and bias is None
+        and window is None
+        and scale is None
+        and softcap is None
+        and alibi_slopes is None
+        and sinks is None
+        and query_lengths is None
+        and key_lengths is None
+        and not return_lse
+        and out is None
+    ):
+        fast: Array | None = core.attention_fast(query, key, value, causal)
+        if fast is not None:
+            return fast
     inputs, dtype = _attention_options.prepare(
         "attention",
         query,
