@@ -16,6 +16,8 @@ void register_contract(py::module_& module);
 void register_contract_calls(py::module_& module);
 void register_optim(py::module_& module);
 void register_convolution(py::module_& module);
+void register_attention(py::module_& module);
+void register_attention_fast(py::module_& module);
 
 // Like pybind11's own, but for a destructor that may throw: when the interpreter ends, Python
 // unwinds a daemon thread from inside PyEval_RestoreThread.

@@ -41,6 +41,8 @@ extern constinit const KernelTable table = {
     .fetch = fetch_kernels,
     .optim = optim_kernels,
     .window = window_kernels,
+    .attention = attention_kernels,
+    .attention_direct = attention_direct_kernels,
 };
 
 }  // namespace unitstride::UNITSTRIDE_ISA

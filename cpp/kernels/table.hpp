@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/storage.hpp"
+#include "kernels/attention.hpp"
 #include "kernels/convolution.hpp"
 #include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
@@ -33,14 +34,23 @@ struct KernelTable {
     const SoftmaxKernels* softmax;  // [storage_count]
     const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
-    const GemmKernels* gemm;                     // [element_count]
-    const GemmPackers* gemm_packers;             // [element_count]
-    const DirectKernels* direct;                 // float, double
-    const StreamKernels* stream;                 // float, double
-    const ComplexStreamKernels* complex_stream;  // of float, of double
-    const FetchKernels* fetch;                   // [element_count]
-    const OptimKernels* optim;                   // float, double
-    const WindowKernels* window;                 // float, double
+    const GemmKernels* gemm;                         // [element_count]
+    const GemmPackers* gemm_packers;                 // [element_count]
+    const DirectKernels* direct;                     // float, double
+    const StreamKernels* stream;                     // float, double
+    const ComplexStreamKernels* complex_stream;      // of float, of double
+    const FetchKernels* fetch;                       // [element_count]
+    const OptimKernels* optim;                       // float, double
+    const WindowKernels* window;                     // float, double
+    const GemmKernels* gemm;                         // [element_count]
+    const GemmPackers* gemm_packers;                 // [element_count]
+    const DirectKernels* direct;                     // float, double
+    const StreamKernels* stream;                     // float, double
+    const ComplexStreamKernels* complex_stream;      // of float, of double
+    const FetchKernels* fetch;                       // [element_count]
+    const OptimKernels* optim;                       // float, double
+    const AttentionKernels* attention;               // float, double
+    const AttentionDirectKernels* attention_direct;  // [storage_count]
 };
 
 }  // namespace unitstride
@@ -61,6 +71,8 @@ extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
 extern const WindowKernels window_kernels[2];
+extern const AttentionKernels attention_kernels[2];
+extern const AttentionDirectKernels attention_direct_kernels[storage_count];
 extern const KernelTable table;
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -9,6 +9,7 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
+from unitstride.attention import attention, attention_vjp, merge_attention
 from unitstride.convolution import convolve, convolve_vjp, correlate, correlate_vjp
 from unitstride.einsum import (
     ContractExpression,
@@ -85,6 +86,8 @@ __all__ = [  # noqa: RUF022
     "adagrad_step",
     "adam_step",
     "adamax_step",
+    "attention",
+    "attention_vjp",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
@@ -116,6 +119,7 @@ __all__ = [  # noqa: RUF022
     "logsumexp",
     "logsumexp_vjp",
     "matmul",
+    "merge_attention",
     "nadam_step",
     "numerical_gradient",
     "one_cycle_schedule",

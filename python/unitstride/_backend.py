@@ -91,7 +91,7 @@ def run(operation: str, *arguments: Any) -> int:
         _operations = _reference if core is None else _native.Native(core)
     status: int = getattr(_operations, operation)(*arguments)
     if logger.isEnabledFor(logging.DEBUG):
-        first = arguments[0]
+        first = arguments[0] if isinstance(arguments[0], np.ndarray) else arguments[1]
         logger.debug(
             "%s: %s %s on %s (%s)", operation, first.dtype, first.shape, backend_name(), reason
         )

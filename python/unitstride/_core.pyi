@@ -87,6 +87,51 @@ def softmax_fast(x: object, axis: object) -> _Array | None: ...
 def log_softmax_fast(x: object, axis: object) -> _Array | None: ...
 def logsumexp_fast(x: object, axis: object) -> _Array | None: ...
 
+# Whether every result is finite. A softcap of 0 is none.
+def attention(
+    query: _Array,
+    key: _Array,
+    value: _Array,
+    out: _Array,
+    lse: _Array | None,
+    mask: _Array | None,
+    bias: _Array | None,
+    offset: _Array | None,
+    query_lengths: _Array | None,
+    key_lengths: _Array | None,
+    slopes: _Array | None,
+    sinks: _Array | None,
+    lowest: int,
+    highest: int,
+    scale: float,
+    softcap: float,
+) -> bool: ...
+def attention_fast(
+    query: object, key: object, value: object, causal: object, /
+) -> _Array | None: ...
+def attention_vjp(
+    query: _Array,
+    key: _Array,
+    value: _Array,
+    out: _Array,
+    lse: _Array,
+    cotangent: _Array,
+    d_query: _Array,
+    d_key: _Array,
+    d_value: _Array,
+    mask: _Array | None,
+    bias: _Array | None,
+    offset: _Array | None,
+    query_lengths: _Array | None,
+    key_lengths: _Array | None,
+    slopes: _Array | None,
+    sinks: _Array | None,
+    lowest: int,
+    highest: int,
+    scale: float,
+    softcap: float,
+) -> None: ...
+
 # Arrays: seven lists (or arrays) of params, grads, three states, moving averages, copies; None for
 # those that are not there. Constants: factor, coupled, decay, ema_keep, ema_take, twelve of the
 # rule. None for lists that need a closer look; nothing is written then.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitstride import _reference
+from unitstride._attention_options import Inputs
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -18,6 +19,9 @@ Axes = tuple[int, ...]
 _SMALLEST_TEMPERATURE = 1e-30
 _LARGEST_TEMPERATURE = 1e30
 
+
+# A window of attention without limit: beyond every position, and no sum of it overflows.
+_FAR = 1 << 43
 
 # The dtypes of contractions; bfloat16 is known by its name.
 _CONTRACTED = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128", "float16")))
@@ -28,6 +32,30 @@ def storage_view(array: Array | None) -> Array | None:
     if array is not None and array.dtype.kind == "V":
         return array.view(np.uint16)
     return array
+
+
+def _attention_options(inputs: Inputs) -> tuple[Any, ...]:
+    """Return the options of attention in the order in which the core takes them."""
+    bias, wide = inputs.bias, inputs.query.dtype == np.float64
+    if bias is not None and (bias.dtype == np.float64) != wide:
+        bias = bias.astype(np.float64 if wide else np.float32)
+    lengths = (inputs.offset, inputs.query_lengths, inputs.key_lengths)
+    return (
+        inputs.mask,
+        storage_view(bias),
+        *map(np.ascontiguousarray, lengths),
+        _numbers(inputs.slopes),
+        _numbers(inputs.sinks),
+        -_FAR if inputs.lowest is None else inputs.lowest,
+        _FAR if inputs.highest is None else inputs.highest,
+        inputs.scale,
+        inputs.softcap or 0.0,
+    )
+
+
+def _numbers(array: Array | None) -> Array | None:
+    """Return numbers of heads as the core takes them."""
+    return None if array is None else np.ascontiguousarray(array, np.float64)
 
 
 class Native:
@@ -88,6 +116,39 @@ class Native:
         if sign is not None:  # an unweighted sum is positive; that of nothing is zero
             sign[...] = np.where(np.isnan(out), np.nan, np.where(np.isneginf(out), 0, 1))
         return status
+
+    def attention(self, inputs: Inputs, out: Array, lse: Array | None) -> int:
+        """Run the attention kernel; the status of special results is the twin's to tell."""
+        arrays = (inputs.query, inputs.key, inputs.value, out)
+        finite: bool = self._core.attention(
+            *map(storage_view, arrays), lse, *_attention_options(inputs)
+        )
+        return 0 if finite else _reference.attention_status(inputs, out)
+
+    def attention_vjp(
+        self,
+        inputs: Inputs,
+        out: Array,
+        lse: Array,
+        cotangent: Array,
+        d_query: Array,
+        d_key: Array,
+        d_value: Array,
+        d_bias: Array | None,
+        d_sinks: Array | None,
+    ) -> int:
+        """Run the gradients of attention; those of bias and sinks run on NumPy."""
+        results = (d_query, d_key, d_value)
+        if d_bias is not None or d_sinks is not None:
+            return _reference.attention_vjp(inputs, out, lse, cotangent, *results, d_bias, d_sinks)
+        arrays = (inputs.query, inputs.key, inputs.value, out)
+        self._core.attention_vjp(
+            *map(storage_view, arrays),
+            lse,
+            *map(storage_view, (cotangent, *results)),
+            *_attention_options(inputs),
+        )
+        return _reference.attention_vjp_status(inputs, cotangent, *results)
 
     def softmax_vjp(
         self,

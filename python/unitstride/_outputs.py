@@ -93,6 +93,12 @@ def output_for(
     return _backend.empty_like(values, axes)
 
 
+def fresh(like: Array, shape: tuple[int, ...]) -> Array:
+    """Return a new array of another shape with the dtype of `like` and its order of axes."""
+    template = np.lib.stride_tricks.as_strided(like, shape, writeable=False)
+    return _backend.empty_like(template)
+
+
 def deliver(target: Array, out: Array | None, dtype: DType) -> tuple[Array, int]:
     """Bring a kernel's output to where the caller wants it; return it and the status of a cast."""
     if target is out or (out is None and target.dtype == dtype):

@@ -4,6 +4,8 @@ The functions take the same checked arguments in the same order as those of the 
 write into the outputs they are given, and return floating-point status bits.
 """
 
+from unitstride._reference.attention import attention, attention_status
+from unitstride._reference.attention_vjp import attention_vjp, attention_vjp_status
 from unitstride._reference.contract import contract
 from unitstride._reference.convolution import convolve, convolve_fft
 from unitstride._reference.softmax import (
@@ -16,6 +18,10 @@ from unitstride._reference.softmax import (
 )
 
 __all__ = [
+    "attention",
+    "attention_status",
+    "attention_vjp",
+    "attention_vjp_status",
     "contract",
     "convolve",
     "convolve_fft",

@@ -1,0 +1,386 @@
+// Both products of attention on the register tile of the matrix product, with the softmax between
+// them while the scores are in the first-level cache.
+//
+// Note [Late rescaling]. Exponentials are powers of two measured from `level`. It is raised to the
+// block's highest score only when that lies more than 2^8 above it: until then weights are at most
+// 2^8, nothing overflows, and the averages need no multiplication. The division at the end makes
+// the choice of the level invisible.
+#include "kernels/attention.hpp"
+
+#include <type_traits>
+#include <utility>
+
+#include "kernels/gemm_tile.hpp"
+#include "kernels/table.hpp"
+#include "simd/compare.hpp"
+#include "simd/exp.hpp"
+#include "simd/exp2.hpp"
+
+namespace unitstride::UNITSTRIDE_ISA {
+namespace {
+
+template <class T>
+constexpr size strip_keys = attention_strip_bytes / static_cast<size>(sizeof(T));
+
+template <class T>
+constexpr T infinity = static_cast<T>(__builtin_huge_val());
+
+template <class T>
+void scores(const AttentionStrip& strip) noexcept {
+    constexpr size width = tile_columns<T>;
+    const T* query = static_cast<const T*>(strip.query);
+    const T* keys = static_cast<const T*>(strip.keys) + strip.begin * strip.features;
+    T* highest = static_cast<T*>(strip.highest);
+    for (size r = 0; r < tile_rows; ++r) store(highest + r * lanes<T>, splat(-infinity<T>));
+    for (size k = strip.begin; k < strip.end; k += width, keys += width * strip.features) {
+        Vec<T> sum[tile_rows][tile_vectors];
+        multiply_panels<T, tile_rows, tile_vectors>(query, keys, strip.features, sum);
+        T* to = static_cast<T*>(strip.scores) + k;
+#pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v)
+                store(to + r * strip_keys<T> + v * lanes<T>, sum[r][v]);
+        if (k < strip.plain_begin || k >= strip.plain_end) continue;
+#pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r) {
+            Vec<T> most = load(highest + r * lanes<T>);
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v) most = max_or_second(most, sum[r][v]);
+            store(highest + r * lanes<T>, most);
+        }
+    }
+}
+
+// 0, 1, 2, ...
+template <class T, std::size_t... lane>
+constexpr Vec<T> counting(std::index_sequence<lane...>) noexcept {
+    return Vec<T>{static_cast<T>(lane)...};
+}
+
+// tanh(s / cap), accurate to a few ULP down to the smallest scores.
+template <class T>
+inline Vec<T> saturated(Vec<T> s, T cap) noexcept {
+    constexpr T log2_e = static_cast<T>(0x1.71547652b82fep+0);
+    constexpr T ln2_high =
+        sizeof(T) == 4 ? static_cast<T>(0x1.62e4p-1) : static_cast<T>(0x1.62e42feep-1);
+    constexpr T ln2_low = static_cast<T>(0x1.62e42fefa39efp-1 - static_cast<double>(ln2_high));
+    constexpr T flat = sizeof(T) == 4 ? T(20) : T(40);  // tanh is 1 beyond half of it
+    constexpr T rounder = sizeof(T) == 4 ? static_cast<T>(0x1.8p23) : static_cast<T>(0x1.8p52);
+    const Vec<T> twice = s * splat(T(2) / cap);
+    const Vec<T> size_of = max_or_second(-twice, twice);
+    const Vec<T> y = min_or_second(splat(flat), size_of);  // NaN stays
+    const Vec<T> n = (y * splat(log2_e) + splat(rounder)) - splat(rounder);
+    const Vec<T> r = (y - n * splat(ln2_high)) - n * splat(ln2_low);
+    const Vec<T> power = exp2_flushed<T>(n);
+    const Vec<T> grown = multiply_add(exp_minus_one_small<T>(r), power, power - splat(T(1)));
+    const Vec<T> result = grown / (grown + splat(T(2)));
+    return s < Vec<T>{} ? -result : result;
+}
+
+typedef unsigned char BytesOfFloats __attribute__((vector_size(vector_bytes / sizeof(float))));
+typedef unsigned char BytesOfDoubles __attribute__((vector_size(vector_bytes / sizeof(double))));
+typedef unsigned char SixteenBytes __attribute__((vector_size(16)));
+
+// `s`, -inf in the lanes whose byte is zero.
+template <class T>
+inline Vec<T> masked(Vec<T> s, const unsigned char* mask) noexcept {
+    using Bytes = std::conditional_t<sizeof(T) == 4, BytesOfFloats, BytesOfDoubles>;
+    const auto wide = __builtin_convertvector(load_vector<Bytes>(mask), IntVec<T>);
+    return wide != 0 ? s : splat(-infinity<T>);
+}
+
+template <class T>
+inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, Vec<T> s, size key,
+                          T* derivative) noexcept {
+    using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
+    s = s * splat(static_cast<T>(strip.scale));
+    if (strip.softcap != 0) {
+        const T cap = static_cast<T>(strip.softcap);
+        const Vec<T> share = saturated<T>(s, cap);
+        s = splat(cap) * share;
+        if (derivative) store(derivative + key, splat(T(1)) - share * share);
+    }
+    if (row.bias) {
+        const Vec<T> bias = load(static_cast<const T*>(row.bias) + key);
+        const Vec<T> low = splat(-infinity<T>);
+        s = bias == low ? low : s + bias;  // an excluded score may be NaN
+    }
+    if (row.slope != 0) {
+        const Vec<T> distance = counting<T>(Lanes{}) + splat(static_cast<T>(key - row.diagonal));
+        s = s - splat(static_cast<T>(row.slope)) * max_or_second(-distance, distance);
+    }
+    return s;
+}
+
+template <class T>
+void adjust(const AttentionStrip& strip) noexcept {
+    using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
+    const Vec<T> low = splat(-infinity<T>);
+    for (size r = 0; r < strip.rows; ++r) {
+        const AttentionRow& row = strip.row[r];
+        T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
+        T* highest = static_cast<T*>(strip.highest) + r * lanes<T>;
+        T* derivative = static_cast<T*>(strip.derivative);
+        if (derivative) derivative += r * strip_keys<T>;
+        Vec<T> most = load(highest);
+        for (size k = strip.begin; k < strip.end; k += lanes<T>) {
+            if (k == strip.plain_begin && k < strip.plain_end) k = strip.plain_end;
+            if (k >= strip.end) break;
+            Vec<T> s = low;
+            if (k < row.end && k + lanes<T> > row.begin) {
+                s = load(score + k);
+                if (strip.transforms) s = transformed<T>(strip, row, s, k, derivative);
+                if (row.mask) s = masked<T>(s, row.mask + k);
+                if (k < row.begin || k + lanes<T> > row.end) {
+                    const Vec<T> place = counting<T>(Lanes{});
+                    s = place < splat(static_cast<T>(row.begin - k)) ? low : s;
+                    s = place >= splat(static_cast<T>(row.end - k)) ? low : s;
+                }
+            }
+            store(score + k, s);
+            most = max_or_second(most, s);
+        }
+        store(highest, most);
+    }
+}
+
+// Raises the level of row `r` where a block needs it; returns what its exponents are measured from.
+template <class T>
+inline T raise_level(AttentionStrip& strip, size r) noexcept {
+    constexpr T margin = 8;
+    T& level = static_cast<T*>(strip.level)[r];
+    T& rescale = static_cast<T*>(strip.rescale)[r];
+    const T now = highest_lane(load(static_cast<T*>(strip.highest) + r * lanes<T>)) *
+                  static_cast<T>(strip.factor);
+    rescale = 1;
+    if (now > level + margin || (level == -infinity<T> && now > level)) {
+        rescale = level == -infinity<T> ? T(0) : exp2_flushed<T>(splat(level - now))[0];
+        level = now;
+        strip.rescales = true;
+    }
+    return level == -infinity<T> ? T(0) : level;
+}
+
+template <class T>
+void weigh(AttentionStrip& strip) noexcept {
+    constexpr int step = tile_vectors;
+    const Vec<T> factor = splat(static_cast<T>(strip.factor));
+    strip.rescales = false;
+    for (size r = 0; r < strip.rows; ++r) {
+        const Vec<T> level = splat(raise_level<T>(strip, r));
+        T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
+        T* sums = static_cast<T*>(strip.sums) + r * lanes<T>;
+        Vec<T> total[step] = {};
+        total[0] = load(sums) * splat(static_cast<T*>(strip.rescale)[r]);
+        for (size k = strip.begin; k < strip.end; k += step * lanes<T>) {
+            Vec<T> x[step], weight[step];
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v)
+                x[v] = multiply_add(load(score + k + v * lanes<T>), factor, -level);
+            exp2_in_step<T>(x, weight);
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v) {
+                store(score + k + v * lanes<T>, weight[v]);
+                total[v] = total[v] + weight[v];
+            }
+        }
+        store(sums, total[0] + total[1]);
+    }
+}
+
+// `depth` weights of every row, rows strip_keys apart, times a panel of values.
+template <class T>
+inline void multiply_weights(const T* weights, const T* values, size depth,
+                             Accumulators<T, tile_rows, tile_vectors> sum) noexcept {
+    constexpr size ahead = 16;
+    for (size k = 0; k < depth; ++k, ++weights, values += tile_columns<T>) {
+        Vec<T> row[tile_vectors];
+#pragma GCC unroll 4
+        for (size v = 0; v < tile_vectors; ++v) {
+            row[v] = load(values + v * lanes<T>);
+            prefetch(values + ahead * tile_columns<T> + v * lanes<T>);
+        }
+#pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r) {
+            const Vec<T> weight = splat(weights[r * strip_keys<T>]);
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v)
+                sum[r][v] = multiply_add(weight, row[v], sum[r][v]);
+        }
+    }
+}
+
+template <class T>
+void average(const AttentionStrip& strip) noexcept {
+    constexpr size width = tile_columns<T>;
+    const T* weights = static_cast<const T*>(strip.scores) + strip.begin;
+    const T* values = static_cast<const T*>(strip.values) + strip.begin * width;
+    const T* rescale = static_cast<const T*>(strip.rescale);
+    T* to = static_cast<T*>(strip.averages);
+    for (size p = 0; p < strip.value_panels;
+         ++p, values += strip.value_depth * width, to += tile_rows * width) {
+        Vec<T> sum[tile_rows][tile_vectors];
+#pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v)
+                sum[r][v] = strip.first ? Vec<T>{} : load(to + r * width + v * lanes<T>);
+        if (strip.rescales && !strip.first) {
+#pragma GCC unroll 16
+            for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v) sum[r][v] = sum[r][v] * splat(rescale[r]);
+        }
+        multiply_weights<T>(weights, values, strip.end - strip.begin, sum);
+#pragma GCC unroll 16
+        for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v) store(to + r * width + v * lanes<T>, sum[r][v]);
+    }
+}
+
+template <class T>
+void gradient(const AttentionGradient& task) noexcept {
+    constexpr int step = tile_vectors;
+    const Vec<T> factor = splat(static_cast<T>(task.factor));
+    const Vec<T> scale = splat(static_cast<T>(task.scale));
+    for (size r = 0; r < task.rows; ++r) {
+        const Vec<T> high = splat(static_cast<const T*>(task.level_high)[r]);
+        const Vec<T> low = splat(static_cast<const T*>(task.level_low)[r]);
+        const Vec<T> delta = splat(static_cast<const T*>(task.delta)[r]);
+        T* score = static_cast<T*>(task.scores) + r * strip_keys<T>;
+        T* product = static_cast<T*>(task.gradients) + r * strip_keys<T>;
+        const T* derivative = static_cast<const T*>(task.derivative);
+        if (derivative) derivative += r * strip_keys<T>;
+        for (size k = task.begin; k < task.end; k += step * lanes<T>) {
+            Vec<T> x[step], weight[step];
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v)
+                x[v] = multiply_add(load(score + k + v * lanes<T>), factor, -high) - low;
+            exp2_in_step<T>(x, weight);
+#pragma GCC unroll 4
+            for (int v = 0; v < step; ++v) {
+                const size at = k + v * lanes<T>;
+                store(score + at, weight[v]);
+                Vec<T> slope = weight[v] * scale;
+                if (derivative) slope = slope * load(derivative + at);
+                slope = slope * (load(product + at) - delta);
+                // What is excluded has no gradient, whatever its product is.
+                store(product + at, zero_where_equal(weight[v], Vec<T>{}, slope));
+            }
+        }
+    }
+}
+
+template <class T>
+void accumulate(const AttentionAccumulate& task) noexcept {
+    constexpr size width = tile_columns<T>;
+    for (size p = 0; p < task.panels; ++p)
+        for (size key = task.begin; key < task.end; key += tile_rows) {
+            const T* weights = static_cast<const T*>(task.weights) + key;
+            const T* elements =
+                static_cast<const T*>(task.elements) + p * task.element_depth * width;
+            T* to = static_cast<T*>(task.sums) + (p * task.keys + key) * width;
+            Vec<T> sum[tile_rows][tile_vectors];
+#pragma GCC unroll 16
+            for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v)
+                    sum[r][v] = load(to + r * width + v * lanes<T>);
+            for (size k = 0; k < task.depth; ++k, weights += strip_keys<T>, elements += width) {
+                Vec<T> row[tile_vectors];
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v) row[v] = load(elements + v * lanes<T>);
+#pragma GCC unroll 16
+                for (size r = 0; r < tile_rows; ++r) {
+                    const Vec<T> weight = splat(weights[r]);
+#pragma GCC unroll 4
+                    for (size v = 0; v < tile_vectors; ++v)
+                        sum[r][v] = multiply_add(weight, row[v], sum[r][v]);
+                }
+            }
+#pragma GCC unroll 16
+            for (size r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 4
+                for (size v = 0; v < tile_vectors; ++v)
+                    store(to + r * width + v * lanes<T>, sum[r][v]);
+        }
+}
+
+inline double sum_of_lanes(F64 v) noexcept {
+#pragma GCC unroll 8
+    for (size half = lanes<double> / 2; half > 0; half /= 2)
+        for (size lane = 0; lane < half; ++lane) v[lane] += v[lane + half];
+    return v[0];
+}
+inline double sum_of_lanes(F32 v) noexcept { return sum_of_lanes(widen_low(v) + widen_high(v)); }
+
+template <class T>
+void finish(const AttentionStrip& strip) noexcept {
+    constexpr size width = tile_columns<T>;
+    for (size r = 0; r < strip.rows; ++r) {
+        const T* sums = static_cast<const T*>(strip.sums) + r * lanes<T>;
+        const double total = sum_of_lanes(load(sums));
+        strip.totals[r] = total;
+        const Vec<T> inverse = splat(total == 0 ? T(0) : static_cast<T>(1 / total));
+        T* row = static_cast<T*>(strip.averages) + r * width;
+        for (size p = 0; p < strip.value_panels; ++p, row += tile_rows * width)
+#pragma GCC unroll 4
+            for (size v = 0; v < tile_vectors; ++v)
+                store(row + v * lanes<T>,
+                      strip.first ? Vec<T>{} : load(row + v * lanes<T>) * inverse);
+    }
+}
+
+MaskState mask_state(const AttentionStrip& strip) noexcept {
+    using Bytes = SixteenBytes;
+    Bytes unset = {}, set = {};
+    for (size r = 0; r < strip.rows; ++r)
+        for (size k = strip.begin; k < strip.end; k += 16) {
+            const auto bytes = load_vector<Bytes>(strip.row[r].mask + k);
+            const auto is_zero = reinterpret_cast<Bytes>(bytes == Bytes{});
+            unset |= is_zero;
+            set |= ~is_zero;
+        }
+    bool any_unset = false, any_set = false;
+    for (int lane = 0; lane < 16; ++lane) {
+        any_unset = any_unset || unset[lane];
+        any_set = any_set || set[lane];
+    }
+    return !any_unset ? MaskState::all : any_set ? MaskState::some : MaskState::none;
+}
+
+template <class T>
+bool all_finite(const void* elements, size count) noexcept {
+    const T* from = static_cast<const T*>(elements);
+    Vec<T> sum = {};
+    for (size i = 0; i < count; i += lanes<T>) sum = multiply_add(load(from + i), Vec<T>{}, sum);
+    for (size lane = 0; lane < lanes<T>; ++lane)
+        if (!(sum[lane] == T(0))) return false;
+    return true;
+}
+
+template <class T>
+constexpr AttentionKernels kernels_of = {
+    .rows = tile_rows,
+    .columns = tile_columns<T>,
+    .lanes = lanes<T>,
+    .strip_keys = strip_keys<T>,
+    .scores = scores<T>,
+    .adjust = adjust<T>,
+    .weigh = weigh<T>,
+    .average = average<T>,
+    .finish = finish<T>,
+    .gradient = gradient<T>,
+    .accumulate = accumulate<T>,
+    .mask_state = mask_state,
+    .all_finite = all_finite<T>,
+};
+
+}  // namespace
+
+extern constinit const AttentionKernels attention_kernels[2] = {kernels_of<float>,
+                                                                kernels_of<double>};
+
+}  // namespace unitstride::UNITSTRIDE_ISA

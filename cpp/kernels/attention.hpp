@@ -1,0 +1,113 @@
+// Attention of a strip of query rows to a block of keys: what the kernels of every instruction set
+// offer.
+//
+// A strip is as many rows as the register tile of the matrix product; its scores against a block
+// stay in the first-level cache between the two products. Rows carry their own state from block to
+// block: `level`, from which their exponentials are measured (a power of two), the sum of the
+// exponentials lane by lane, and the averages before their division by the sum.
+#pragma once
+
+#include <cstddef>
+
+namespace unitstride {
+
+constexpr std::ptrdiff_t attention_strip_bytes = 1024;  // a row of scores
+
+// What tells a row's scores in a block apart from bare products. Positions count from the block's
+// first key; the pointers too are those of that key.
+struct AttentionRow {
+    std::ptrdiff_t begin, end;  // the keys within reach
+    const unsigned char* mask;  // zero: excluded; null: none
+    const void* bias;           // of the compute type; null: none
+    double slope;               // taken off for every key of distance to the diagonal
+    std::ptrdiff_t diagonal;    // the key of distance 0
+};
+
+struct AttentionStrip {
+    const void* query;        // packed rows: [features][rows]
+    const void* keys;         // packed columns: panels of [features][columns]
+    const void* values;       // packed columns: panels of [value_depth][columns]
+    std::ptrdiff_t features;  // of queries and keys
+    std::ptrdiff_t value_panels, value_depth;
+    std::ptrdiff_t begin, end;  // the keys of the block that count: multiples of `columns`
+    std::ptrdiff_t plain_begin, plain_end;  // of these, the ones that `adjust` leaves alone
+    std::ptrdiff_t rows;                    // that are used
+    const AttentionRow* row;                // [rows]
+    double scale, softcap;                  // of `adjust`; softcap 0: none
+    bool transforms;                        // `adjust` scales, caps or biases, not only excludes
+    double factor;                          // of a score, in powers of two
+    bool first;                             // no block came before
+    void* scores;                           // [tile rows][strip_keys]
+    void* highest;                          // [tile rows] vectors, lane by lane
+    void* level;                            // [tile rows]
+    void* sums;                             // [tile rows] vectors
+    void* rescale;     // [tile rows]: by what `average` multiplies what it finds
+    void* averages;    // [value_panels][tile rows][columns]
+    double* totals;    // [rows], of `finish`
+    void* derivative;  // of the softcap, kept by `adjust` where not null, as scores are
+    bool rescales;     // set by `weigh`
+};
+
+// Scores become weights, and products of cotangents and values the gradients of the scores.
+struct AttentionGradient {
+    void* scores;            // [rows][strip_keys]: in scores, out weights
+    void* gradients;         // the same: in products, out gradients
+    const void* derivative;  // of the softcap, or null
+    std::ptrdiff_t begin, end, rows;
+    double factor;           // of a score, in powers of two
+    double scale;            // of the gradients
+    const void* level_high;  // [rows]: the log of the row's sum, in powers of two, in two words
+    const void* level_low;
+    const void* delta;  // [rows]: sum of the weights times the products
+};
+
+// sums[panel][key][columns] += weights^T elements, over `depth` rows strip_keys apart.
+struct AttentionAccumulate {
+    const void* weights;   // [depth][strip_keys]
+    const void* elements;  // panels of [element_depth][columns]
+    void* sums;            // panels of [keys][columns]
+    std::ptrdiff_t depth, element_depth, panels;
+    std::ptrdiff_t keys;        // of a panel of sums: a multiple of the tile's rows
+    std::ptrdiff_t begin, end;  // the keys that count: multiples of the tile's rows
+};
+
+enum class MaskState : int { none, some, all };
+
+// One set per compute type.
+struct AttentionKernels {
+    std::ptrdiff_t rows, columns, lanes;
+    std::ptrdiff_t strip_keys;  // most keys of a block
+    // Products of queries and keys, and each row's highest of the plain ones.
+    void (*scores)(const AttentionStrip&) noexcept;
+    // Scale, cap, bias, exclusion; each row's highest of all.
+    void (*adjust)(const AttentionStrip&) noexcept;
+    // Scores to weights, level and sums.
+    void (*weigh)(AttentionStrip&) noexcept;
+    // Weights times values onto the averages.
+    void (*average)(const AttentionStrip&) noexcept;
+    // Averages divided by the sums, which go to `totals`.
+    void (*finish)(const AttentionStrip&) noexcept;
+    void (*gradient)(const AttentionGradient&) noexcept;
+    void (*accumulate)(const AttentionAccumulate&) noexcept;
+    // Which of the rows' mask bytes in [begin, end) are set.
+    MaskState (*mask_state)(const AttentionStrip&) noexcept;
+    // Whether all of `count` elements are finite; `count` is a multiple of the columns.
+    bool (*all_finite)(const void* elements, std::ptrdiff_t count) noexcept;
+};
+
+// Keys or values as they lie, from the block's first key on: features are contiguous.
+struct AttentionDirect {
+    const void* array;
+    std::ptrdiff_t stride;    // elements from key to key
+    std::ptrdiff_t features;  // of values
+    std::ptrdiff_t used;      // keys that are there: scores from it to the strip's end are zero
+};
+
+// One set per storage type, for strips of which `query` is [rows][features].
+struct AttentionDirectKernels {
+    void (*scores)(const AttentionStrip&, const AttentionDirect&) noexcept;
+    void (*average)(const AttentionStrip&, const AttentionDirect&) noexcept;
+    bool (*all_finite)(const AttentionStrip&, const AttentionDirect&) noexcept;
+};
+
+}  // namespace unitstride

@@ -1,0 +1,102 @@
+// What a call of attention looks like: sizes, places of rows, and which keys a row reaches.
+//
+// The rows of the heads that share keys form one list, positions outside and heads inside, which is
+// cut into strips of a register tile's rows.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "core/checked.hpp"
+#include "core/scratch.hpp"
+#include "kernels/table.hpp"
+#include "ops/attention.hpp"
+
+namespace unitstride {
+
+// Where an axis of an array (counted from the back) steps to.
+template <class View>
+std::ptrdiff_t stride_of(const View& view, int from_back) {
+    return view.strides[view.axes - from_back];
+}
+
+// The place of an entry of the batch in an array with `own_axes` axes of its own.
+template <class View>
+std::ptrdiff_t batch_offset(const View& view, std::ptrdiff_t entry, int own_axes = 3) {
+    std::ptrdiff_t offset = 0;
+    for (int axis = view.axes - own_axes - 1; axis >= 0 && entry > 0; --axis) {
+        offset += entry % view.shape[axis] * view.strides[axis];
+        entry /= view.shape[axis];
+    }
+    return offset;
+}
+
+// Cuts scratch memory into arrays; without memory it only counts.
+class AttentionCarver {
+  public:
+    explicit AttentionCarver(char* memory) : memory_(memory) {}
+    template <class Item>
+    Item* take(std::ptrdiff_t count) {
+        char* at = memory_ == nullptr ? nullptr : memory_ + used_;
+        const auto bytes = checked_multiply(count, static_cast<std::ptrdiff_t>(sizeof(Item)));
+        used_ = checked_add(used_, round_up(bytes, scratch_alignment));
+        return reinterpret_cast<Item*>(at);
+    }
+    std::ptrdiff_t used() const { return used_; }
+
+  private:
+    char* memory_;
+    std::ptrdiff_t used_ = 0;
+};
+
+// Some of the rows that share keys.
+struct AttentionRows {
+    std::ptrdiff_t entry, key_head;
+    std::ptrdiff_t first, count;
+};
+
+// The keys that some of the rows reach, and those that every row does.
+struct AttentionExtent {
+    std::ptrdiff_t begin, end, inner_begin, inner_end;
+};
+
+struct AttentionShape {
+    const AttentionArguments& arguments;
+    std::ptrdiff_t batch = 1, heads, key_heads, group, queries, keys, features, value_features;
+    std::ptrdiff_t row_count;  // of the heads that share keys
+    std::ptrdiff_t shared;     // such lists of rows: entries times heads of keys
+
+    explicit AttentionShape(const AttentionArguments& call);
+
+    double multiply_adds() const;
+    std::ptrdiff_t head_of(const AttentionRows& rows, std::ptrdiff_t row) const {
+        return rows.key_head * group + row % group;
+    }
+    std::ptrdiff_t head_index(const AttentionRows& rows, std::ptrdiff_t row) const {
+        return rows.entry * heads + head_of(rows, row);
+    }
+    // The keys within reach of a query, whatever mask and bias say.
+    void reach_of(std::ptrdiff_t entry, std::ptrdiff_t position, std::ptrdiff_t& begin,
+                  std::ptrdiff_t& end) const;
+    AttentionExtent extent_of(const AttentionRows& rows) const;
+    // The places of the rows in an array with such strides, as few runs as there are.
+    std::ptrdiff_t list_rows(const AttentionRows& rows, std::ptrdiff_t position_stride,
+                             std::ptrdiff_t head_stride, Run* runs) const;
+    // Where the first element of a head lies.
+    template <class View>
+    auto* head_start(const View& view, std::ptrdiff_t entry, std::ptrdiff_t head,
+                     std::ptrdiff_t item) const {
+        return view.data + (batch_offset(view, entry) + head * stride_of(view, 3)) * item;
+    }
+    // The place of a row in an array (*batch, heads, queries).
+    std::ptrdiff_t place_by_row(const std::ptrdiff_t* strides, int axes, std::ptrdiff_t base,
+                                const AttentionRows& rows, std::ptrdiff_t row) const {
+        return base + head_of(rows, row) * strides[axes - 2] + row / group * strides[axes - 1];
+    }
+};
+
+// Few rows read keys and values as they lie, where features are contiguous.
+bool reads_directly(const AttentionShape& shape);
+bool attention_decode(const AttentionShape& shape);
+
+}  // namespace unitstride

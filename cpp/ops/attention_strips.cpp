@@ -1,0 +1,334 @@
+#include "ops/attention_strips.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "isa/dispatch.hpp"
+#include "ops/lines.hpp"
+
+namespace unitstride {
+namespace {
+
+constexpr double log2_e = 0x1.71547652b82fep+0, ln2 = 0x1.62e42fefa39efp-1;
+
+}  // namespace
+
+template <class T>
+AttentionStrips<T>::AttentionStrips(const AttentionShape& call_shape)
+    : shape(call_shape),
+      arguments(call_shape.arguments),
+      table(unitstride::kernels()),
+      kernels(table.attention[sizeof(T) == 4 ? 0 : 1]),
+      fetch(table.fetch[static_cast<int>(arguments.storage)]),
+      packers(table.gemm_packers[static_cast<int>(arguments.storage)]),
+      item(storage_bytes(arguments.storage)),
+      transforms(arguments.softcap != 0 || arguments.bias || arguments.slopes ||
+                 !(arguments.scale > 0)),
+      factor(transforms ? log2_e : arguments.scale * log2_e) {}
+
+template <class T>
+AttentionBuffers<T> AttentionStrips<T>::carve_buffers(AttentionCarver& carver) const {
+    const std::ptrdiff_t rows = kernels.rows, elements = rows * kernels.strip_keys;
+    AttentionBuffers<T> buffers;
+    buffers.scores = carver.take<T>(elements);
+    buffers.highest = carver.take<T>(rows * kernels.lanes);
+    buffers.rescale = carver.take<T>(rows);
+    buffers.bias = carver.take<T>(arguments.bias ? elements : 0);
+    buffers.mask = carver.take<unsigned char>(arguments.mask ? elements + scratch_alignment : 0);
+    buffers.row = carver.take<AttentionRow>(rows);
+    buffers.runs = carver.take<Run>(rows);
+    buffers.totals = carver.take<double>(rows);
+    return buffers;
+}
+
+template <class T>
+AttentionSpecials<T> AttentionStrips<T>::carve_specials(AttentionCarver& carver,
+                                                        std::ptrdiff_t count,
+                                                        std::ptrdiff_t panels) const {
+    AttentionSpecials<T> specials;
+    specials.count = 0;
+    specials.index = carver.take<std::ptrdiff_t>(count);
+    specials.elements = carver.take<T>(checked_multiply(count, panels * kernels.columns));
+    return specials;
+}
+
+template <class T>
+void AttentionStrips<T>::pack_strip(const InputView& view, const AttentionRows& rows, Run* runs,
+                                    T* panel) const {
+    const std::ptrdiff_t features = view.shape[view.axes - 1];
+    if (features == 0) return;
+    if (rows.count < kernels.rows) std::fill_n(panel, kernels.rows * features, T(0));
+    const Run along = {0, stride_of(view, 1), features};
+    PanelTask task = {};
+    task.array = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    task.panel = panel;
+    task.across = runs;
+    task.across_runs = shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
+    task.along = &along;
+    task.along_runs = 1;
+    packers.rows(task);
+}
+
+template <class T>
+void AttentionStrips<T>::pack_across(const InputView& view, std::ptrdiff_t entry,
+                                     std::ptrdiff_t head, std::ptrdiff_t base, std::ptrdiff_t first,
+                                     std::ptrdiff_t end, T* panels) const {
+    const std::ptrdiff_t features = view.shape[view.axes - 1], columns = kernels.columns;
+    if (features == 0) return;
+    const std::ptrdiff_t whole = round_up(end, columns);
+    if (whole > end) std::fill_n(panels + (whole - columns) * features, columns * features, T(0));
+    const std::ptrdiff_t step = stride_of(view, 2);
+    const Run across = {(base + first) * step, step, end - first};
+    const Run along = {0, stride_of(view, 1), features};
+    PanelTask task = {};
+    task.array = shape.head_start(view, entry, head, item);
+    task.panel = panels + first * features;
+    task.panel_bytes = columns * features * static_cast<std::ptrdiff_t>(sizeof(T));
+    task.across = &across;
+    task.along = &along;
+    task.across_runs = task.along_runs = 1;
+    packers.columns(task);
+}
+
+template <class T>
+void AttentionStrips<T>::pack_along(const InputView& view, std::ptrdiff_t entry,
+                                    std::ptrdiff_t head, std::ptrdiff_t base, std::ptrdiff_t first,
+                                    std::ptrdiff_t end, std::ptrdiff_t depth, T* panels) const {
+    const std::ptrdiff_t step = stride_of(view, 2);
+    const Run along = {(base + first) * step, step, end - first};
+    pack_runs_along(view, shape.head_start(view, entry, head, item), &along, 1, first, end, depth,
+                    panels);
+}
+
+// A run at a time: there are many of them where heads share keys.
+template <class T>
+void AttentionStrips<T>::pack_rows_along(const InputView& view, const AttentionRows& rows,
+                                         std::ptrdiff_t depth, T* panels) const {
+    const char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    for (std::ptrdiff_t packed = 0; packed < rows.count;) {
+        const std::ptrdiff_t row = rows.first + packed, left = rows.count - packed;
+        const std::ptrdiff_t now =
+            shape.group == 1 ? left : std::min(shape.group - row % shape.group, left);
+        Run along;
+        shape.list_rows({rows.entry, rows.key_head, row, now}, stride_of(view, 2),
+                        stride_of(view, 3), &along);
+        pack_runs_along(view, start, &along, 1, packed, packed + now, depth, panels);
+        packed += now;
+    }
+}
+
+template <class T>
+void AttentionStrips<T>::pack_runs_along(const InputView& view, const char* start, const Run* along,
+                                         std::ptrdiff_t runs, std::ptrdiff_t first,
+                                         std::ptrdiff_t end, std::ptrdiff_t depth,
+                                         T* panels) const {
+    const std::ptrdiff_t features = view.shape[view.axes - 1], columns = kernels.columns;
+    if (features == 0) return;
+    const std::ptrdiff_t whole = round_up(end, columns), count = panels_of(features);
+    if (features % columns != 0)
+        std::fill_n(panels + ((count - 1) * depth + first) * columns, (whole - first) * columns,
+                    T(0));
+    const Run across = {0, stride_of(view, 1), features};
+    PanelTask task = {};
+    task.array = start;
+    task.panel = panels + first * columns;
+    task.panel_bytes = columns * depth * static_cast<std::ptrdiff_t>(sizeof(T));
+    task.across = &across;
+    task.across_runs = 1;
+    task.along = along;
+    task.along_runs = runs;
+    packers.columns(task);
+    for (std::ptrdiff_t p = 0; p < count && whole > end; ++p)
+        std::fill_n(panels + (p * depth + end) * columns, (whole - end) * columns, T(0));
+}
+
+template <class T>
+void AttentionStrips<T>::set_specials_apart(T* panels, std::ptrdiff_t panel_count,
+                                            std::ptrdiff_t depth, std::ptrdiff_t first,
+                                            std::ptrdiff_t end,
+                                            AttentionSpecials<T>& specials) const {
+    const std::ptrdiff_t columns = kernels.columns, width = panel_count * columns;
+    specials.count = 0;
+    bool finite = true;
+    for (std::ptrdiff_t p = 0; p < panel_count && finite; ++p)
+        finite =
+            kernels.all_finite(panels + (p * depth + first) * columns, (end - first) * columns);
+    if (finite) return;
+    for (std::ptrdiff_t k = first; k < end; ++k) {
+        const auto at = [&](std::ptrdiff_t i) -> T& {
+            return panels[(i / columns * depth + k) * columns + i % columns];
+        };
+        T* apart = specials.elements + specials.count * width;
+        finite = true;
+        for (std::ptrdiff_t i = 0; i < width; ++i) {
+            apart[i] = at(i);
+            finite = finite && std::isfinite(apart[i]);
+        }
+        if (finite) continue;
+        specials.index[specials.count++] = k;
+        for (std::ptrdiff_t i = 0; i < width; ++i) at(i) = 0;
+    }
+}
+
+template <class T>
+bool AttentionStrips<T>::describe(const AttentionRows& rows, const AttentionExtent& extent,
+                                  std::ptrdiff_t key, const AttentionBuffers<T>& buffers,
+                                  AttentionStrip& strip) const {
+    const std::ptrdiff_t columns = kernels.columns, zero = 0;
+    const bool everything = !transforms && !arguments.mask;
+    strip.transforms = transforms;
+    strip.plain_begin =
+        std::max(strip.begin, round_up(std::max(extent.inner_begin - key, zero), columns));
+    strip.plain_end =
+        std::min(strip.end, std::max(extent.inner_end - key, zero) / columns * columns);
+    if (everything && strip.plain_begin <= strip.begin && strip.plain_end >= strip.end) return true;
+    for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
+        const std::ptrdiff_t row = rows.first + r, position = row / shape.group;
+        std::ptrdiff_t begin, end;
+        shape.reach_of(rows.entry, position, begin, end);
+        AttentionRow& into = buffers.row[r];
+        into = {};
+        into.begin = std::max(begin - key, zero);
+        into.end = std::min(end - key, strip.end);
+        into.diagonal = position + arguments.offset[rows.entry] - key;
+        if (arguments.slopes) into.slope = arguments.slopes[shape.head_index(rows, row)];
+    }
+    bool masks = false;
+    if (arguments.mask) {
+        collect_masks(rows, key, buffers, strip);
+        const MaskState state = kernels.mask_state(strip);
+        if (state == MaskState::none) return false;
+        masks = state == MaskState::some;
+        if (!masks)
+            for (std::ptrdiff_t r = 0; r < rows.count; ++r) buffers.row[r].mask = nullptr;
+    }
+    if (arguments.bias) collect_biases(rows, key, buffers, strip);
+    if (masks || transforms) strip.plain_begin = strip.plain_end = strip.begin;
+    return true;
+}
+
+template <class T>
+const char* AttentionStrips<T>::row_start(const InputView& view, const AttentionRows& rows,
+                                          std::ptrdiff_t row, std::ptrdiff_t bytes) const {
+    return shape.head_start(view, rows.entry, shape.head_of(rows, row), bytes) +
+           row / shape.group * stride_of(view, 2) * bytes;
+}
+
+// The mask bytes of the strip, side by side, none past the last key.
+template <class T>
+void AttentionStrips<T>::collect_masks(const AttentionRows& rows, std::ptrdiff_t key,
+                                       const AttentionBuffers<T>& buffers,
+                                       const AttentionStrip& strip) const {
+    const std::ptrdiff_t step = stride_of(arguments.mask, 1);
+    const std::ptrdiff_t end = std::min(strip.end, shape.keys - key);
+    for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
+        unsigned char* to = buffers.mask + r * kernels.strip_keys;
+        const char* from = row_start(arguments.mask, rows, rows.first + r, 1) + key * step;
+        if (step == 1) {
+            std::memcpy(to + strip.begin, from + strip.begin,
+                        static_cast<std::size_t>(end - strip.begin));
+        } else {
+            for (std::ptrdiff_t k = strip.begin; k < end; ++k)
+                to[k] = static_cast<unsigned char>(from[k * step]);
+        }
+        std::fill(to + end, to + strip.end, static_cast<unsigned char>(0));
+        buffers.row[r].mask = to;
+    }
+}
+
+// Biases as they lie, where they are of the compute type, contiguous and in whole panels.
+template <class T>
+void AttentionStrips<T>::collect_biases(const AttentionRows& rows, std::ptrdiff_t key,
+                                        const AttentionBuffers<T>& buffers,
+                                        const AttentionStrip& strip) const {
+    const std::ptrdiff_t step = stride_of(arguments.bias, 1);
+    const std::ptrdiff_t bytes = storage_bytes(arguments.bias_storage);
+    const std::ptrdiff_t end = std::min(strip.end, shape.keys - key);
+    const bool direct =
+        step == 1 && bytes == static_cast<std::ptrdiff_t>(sizeof(T)) && end == strip.end;
+    for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
+        const char* from =
+            row_start(arguments.bias, rows, rows.first + r, bytes) + key * step * bytes;
+        T* to = buffers.bias + r * kernels.strip_keys;
+        buffers.row[r].bias = direct ? static_cast<const void*>(from) : to;
+        if (direct) continue;
+        FetchTask task = {};
+        task.from = from + strip.begin * step * bytes;
+        task.to = to + strip.begin;
+        task.rows = 1;
+        task.columns = end - strip.begin;
+        task.from_column = step;
+        task.to_row = task.columns;
+        table.fetch[static_cast<int>(arguments.bias_storage)].fetch(task);
+        std::fill(to + end, to + strip.end, T(0));
+    }
+}
+
+template <class T>
+bool AttentionStrips<T>::attends(const AttentionRow& row, std::ptrdiff_t key) const {
+    if (key < row.begin || key >= row.end || (row.mask && row.mask[key] == 0)) return false;
+    if (!row.bias) return true;
+    T bias;
+    std::memcpy(&bias, static_cast<const T*>(row.bias) + key, sizeof bias);
+    return bias != -std::numeric_limits<T>::infinity();
+}
+
+template <class T>
+T AttentionStrips<T>::sink_level(const AttentionRows& rows, std::ptrdiff_t row) const {
+    const bool counts = row / shape.group < arguments.query_lengths[rows.entry];
+    if (!arguments.sinks || !counts) return -std::numeric_limits<T>::infinity();
+    return static_cast<T>(arguments.sinks[shape.head_index(rows, row)] * log2_e);
+}
+
+template <class T>
+void AttentionStrips<T>::write_rows(const OutputView& view, const AttentionRows& rows,
+                                    const T* panels, Run* runs) const {
+    const std::ptrdiff_t columns = kernels.columns, step = stride_of(view, 1);
+    const std::ptrdiff_t features = view.shape[view.axes - 1];
+    char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    const std::ptrdiff_t count =
+        shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
+    for (std::ptrdiff_t i = 0, row = 0; i < count; row += runs[i++].count)
+        for (std::ptrdiff_t p = 0; p < panels_of(features); ++p) {
+            SpillTask task = {};
+            task.from = panels + (p * kernels.rows + row) * columns;
+            task.to = start + (runs[i].offset + p * columns * step) * item;
+            task.rows = runs[i].count;
+            task.columns = std::min(columns, features - p * columns);
+            task.from_row = columns;
+            task.to_row = runs[i].step;
+            task.to_column = step;
+            fetch.spill(task);
+        }
+}
+
+template <class T>
+bool AttentionStrips<T>::is_finite(const AttentionStrip& strip) const {
+    const std::ptrdiff_t columns = kernels.columns;
+    for (std::ptrdiff_t p = 0; p < strip.value_panels; ++p)
+        if (!kernels.all_finite(static_cast<const T*>(strip.averages) + p * kernels.rows * columns,
+                                strip.rows * columns))
+            return false;
+    return true;
+}
+
+template <class T>
+void AttentionStrips<T>::write_logs(const AttentionRows& rows, const AttentionStrip& strip) const {
+    const OutputView& lse = arguments.lse;
+    const std::ptrdiff_t base = batch_offset(lse, rows.entry, 2);
+    for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
+        const double level = static_cast<double>(static_cast<const T*>(strip.level)[r]);
+        const double total = strip.totals[r];
+        const T value = static_cast<T>(total == 0 ? -std::numeric_limits<double>::infinity()
+                                                  : level * ln2 + std::log(total));
+        const std::ptrdiff_t place =
+            shape.place_by_row(lse.strides, lse.axes, base, rows, rows.first + r);
+        std::memcpy(lse.data + place * static_cast<std::ptrdiff_t>(sizeof(T)), &value,
+                    sizeof value);
+    }
+}
+
+template class AttentionStrips<float>;
+template class AttentionStrips<double>;
+
+}  // namespace unitstride
