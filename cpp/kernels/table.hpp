@@ -42,13 +42,6 @@ struct KernelTable {
     const FetchKernels* fetch;                       // [element_count]
     const OptimKernels* optim;                       // float, double
     const WindowKernels* window;                     // float, double
-    const GemmKernels* gemm;                         // [element_count]
-    const GemmPackers* gemm_packers;                 // [element_count]
-    const DirectKernels* direct;                     // float, double
-    const StreamKernels* stream;                     // float, double
-    const ComplexStreamKernels* complex_stream;      // of float, of double
-    const FetchKernels* fetch;                       // [element_count]
-    const OptimKernels* optim;                       // float, double
     const AttentionKernels* attention;               // float, double
     const AttentionDirectKernels* attention_direct;  // [storage_count]
 };
