@@ -144,7 +144,7 @@ def attention(
     >>> import numpy as np
     >>> from unitstride import attention
     >>> x = np.eye(3, dtype=np.float32)[np.newaxis]
-    >>> attention(x, x, x, causal=True, scale=100.0)
+    >>> attention(x, x, x, causal=True, scale=1000.0)
     array([[[1., 0., 0.],
             [0., 1., 0.],
             [0., 0., 1.]]], dtype=float32)
