@@ -20,6 +20,7 @@ class Expected:
     keep: Array  # (..., heads, queries, keys): what is attended
     weighted: Array  # the weights times the magnitudes of the values
     size: Array  # the largest magnitude of what a row's scores are sums of
+    slope: Array  # derivative of the soft-capped products by the products of queries and keys
     shape: tuple[int, int]  # keys, features
 
 
@@ -46,8 +47,10 @@ def plain(
     scale = max(q.shape[-1], 1) ** -0.5 if scale is None else scale
     scores = (q @ k.swapaxes(-1, -2)) * scale
     size = np.abs(scale) * (np.abs(q) @ np.abs(k).swapaxes(-1, -2))
+    slope = np.full(scores.shape, float(scale))
     if softcap is not None:
-        scores = softcap * np.tanh(scores / softcap)
+        bent = np.tanh(scores / softcap)
+        scores, slope = softcap * bent, slope * (1.0 - bent * bent)
     i, j = np.indices(scores.shape[-2:])
     distance = j - i - np.asarray(offset)[..., None, None, None]
     bias = np.asarray(bias).astype(np.float64)
@@ -79,8 +82,70 @@ def plain(
         keep=keep,
         weighted=weights @ np.abs(v),
         size=np.where(keep, size, 0.0).max(axis=-1, initial=0.0) + np.where(np.isinf(lse), 0, lse),
+        slope=slope,
         shape=(scores.shape[-1], q.shape[-1]),
     )
+
+
+def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sum over what broadcasting from `shape` repeats."""
+    extra = array.ndim - len(shape)
+    array = array.sum(axis=tuple(range(extra)))
+    axes = tuple(k for k, n in enumerate(shape) if n == 1)
+    return np.asarray(array.sum(axis=axes, keepdims=True).reshape(shape))
+
+
+def plain_vjp(
+    query: Array, key: Array, value: Array, cotangent: Array, options: dict[str, Any]
+) -> dict[str, tuple[Array, Array]]:
+    """Compute each gradient over whole matrices, and the sum of the magnitudes of its terms."""
+    expected = plain(query, key, value, **options)
+    q, k, v, g = (np.asarray(x).astype(np.float64) for x in (query, key, value, cotangent))
+    repeat = q.shape[-3] // max(k.shape[-3], 1)
+    k, v = np.repeat(k, repeat, axis=-3), np.repeat(v, repeat, axis=-3)
+    p, out = expected.weights, expected.out
+    product = (g * out).sum(axis=-1, keepdims=True)
+    sizes = (np.abs(g) * np.abs(out)).sum(axis=-1, keepdims=True)
+    both = []
+    for sign in (False, True):
+        x, y, z, f = (np.abs(a) if sign else a for a in (q, k, v, g))
+        rate = f @ z.swapaxes(-1, -2)
+        d_scores = p * (rate + sizes if sign else rate - product)
+        slope = np.abs(options.get("scale", q.shape[-1] ** -0.5 if q.shape[-1] else 1.0) or 0.0)
+        d_products = d_scores * (slope if sign else expected.slope)
+        found = [d_products @ y, d_products.swapaxes(-1, -2) @ x, p.swapaxes(-1, -2) @ f]
+        for n in (1, 2):
+            heads = (*found[n].shape[:-3], key.shape[-3], repeat, *found[n].shape[-2:])
+            found[n] = found[n].reshape(heads).sum(axis=-3)
+        found.append(d_scores)
+        if options.get("sinks") is not None:
+            sink = np.asarray(options["sinks"]).astype(np.float64)[..., None]
+            level = np.where(expected.keep.any(axis=-1), expected.lse, np.inf)
+            share = np.exp(sink - level) * (sizes if sign else -product)[..., 0]
+            found.append(share.sum(axis=-1))
+        both.append(found)
+    named = {"query": query, "key": key, "value": value}
+    named |= {name: np.asarray(options[name]) for name in ("bias", "sinks") if name in options}
+    order = {name: n for n, name in enumerate(("query", "key", "value", "bias", "sinks"))}
+    return {
+        name: (sum_to(both[0][order[name]], a.shape), sum_to(both[1][order[name]], a.shape))
+        for name, a in named.items()
+    }
+
+
+def gradient_bound(expected: Expected, name: str, rows: int) -> float:
+    """Return the error of a gradient relative to the magnitudes of its terms.
+
+    Weights err as in `assert_right`, and by the error of the log-sum-exp; each sum rounds once
+    per term. 16-bit types round the result of the forward pass, weights and factors, and the
+    gradient itself.
+    """
+    keys, features = expected.shape
+    unit = 2.0 ** (-53 if name == "float64" else -24)
+    level = np.where(np.isinf(expected.lse), 0.0, np.abs(expected.lse)).max(initial=0.0)
+    score = (features + 8) * np.abs(expected.size).max(initial=0.0) + 4.0 * level
+    narrow = 2.0 ** (-1 - SIGNIFICAND_BITS[name])
+    return float(unit * (2.0 * score + 2.0 * keys + rows + features + 64) + 4.0 * narrow)
 
 
 def assert_right(

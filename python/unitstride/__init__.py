@@ -9,7 +9,7 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
-from unitstride.attention import attention, merge_attention
+from unitstride.attention import attention, attention_vjp, merge_attention
 from unitstride.einsum import (
     ContractExpression,
     contract_expression,
@@ -82,8 +82,9 @@ __all__ = [  # noqa: RUF022
     "SGD",
     "adagrad_step",
     "adam_step",
-    "attention",
     "adamax_step",
+    "attention",
+    "attention_vjp",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
