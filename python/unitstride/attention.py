@@ -13,9 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 from unitstride import _arguments, _attention_options, _outputs
 from unitstride._attention_options import Causal, Window
 from unitstride._attention_vjp import attention_vjp
+from unitstride._attention_weights import (
+    AttentionStatistics,
+    attention_statistics,
+    attention_weights,
+)
 from unitstride._reference import attention as _twin
 
-__all__ = ["attention", "attention_vjp", "merge_attention"]
+__all__ = [
+    "AttentionStatistics",
+    "attention",
+    "attention_statistics",
+    "attention_vjp",
+    "attention_weights",
+    "merge_attention",
+]
 
 Array = NDArray[Any]
 
