@@ -5,62 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import DTYPES, SIGNIFICAND_BITS, dtype_of, random_for
+from attention_cases import (
+    BATCHES,
+    FEATURES,
+    HEADS,
+    LENGTHS,
+    OPTIONS,
+    Case,
+    assert_right,
+    make_case,
+    plain,
+)
+from checks import DTYPES, dtype_of, isa_levels, random_for
 from numpy.typing import NDArray
 
 from unitstride import attention, merge_attention
 
 Array = NDArray[Any]
-
-
-def plain(
-    query: Array,
-    key: Array,
-    value: Array,
-    *,
-    mask: Any = True,
-    bias: Any = 0.0,
-    offset: Any = 0,
-    causal: bool = False,
-    window: tuple[int | None, int | None] = (None, None),
-    scale: float | None = None,
-    softcap: float | None = None,
-    slopes: Any = 0.0,
-    sinks: Any = None,
-    lengths: tuple[Any, Any] | None = None,
-) -> tuple[Array, Array]:
-    """Compute the formula over whole matrices in float64, for finite inputs."""
-    q, k, v = (np.asarray(array).astype(np.float64) for array in (query, key, value))
-    repeat = q.shape[-3] // k.shape[-3]
-    k, v = np.repeat(k, repeat, axis=-3), np.repeat(v, repeat, axis=-3)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    scores = np.einsum("...id,...jd->...ij", q, k) * scale
-    if softcap is not None:
-        scores = softcap * np.tanh(scores / softcap)
-    i, j = np.indices(scores.shape[-2:])
-    shift = np.asarray(offset)[..., None, None, None]
-    keep = np.broadcast_to(np.asarray(mask), scores.shape).copy()
-    distance = j - i - shift
-    scores = scores + bias - np.asarray(slopes)[..., None, None] * np.abs(distance)
-    if causal:
-        keep &= distance <= 0
-    if window[0] is not None:
-        keep &= distance >= -window[0]
-    if window[1] is not None:
-        keep &= distance <= window[1]
-    if lengths is not None:
-        queries, keys = (np.asarray(n)[..., None, None, None] for n in lengths)
-        keep &= (i < queries) & (j < keys)
-    scores = np.where(keep, scores, -np.inf)
-    column = np.full((*scores.shape[:-1], 1), -np.inf)
-    if sinks is not None:
-        column[...] = np.asarray(sinks)[..., None, None]
-        if lengths is not None:
-            column[np.broadcast_to(i[:, :1] >= queries, column.shape)] = -np.inf
-    with np.errstate(divide="ignore"):
-        lse = np.logaddexp.reduce(np.concatenate([scores, column], axis=-1), axis=-1)
-    weights = np.exp(scores - np.where(np.isinf(lse), 0.0, lse)[..., None])
-    return np.einsum("...ij,...jd->...id", weights, v), lse
 
 
 def make(
@@ -80,22 +41,13 @@ def make(
     return q, k, v
 
 
-def assert_close(got: Array, expected: Array, terms: int, name: str = "float64") -> None:
-    """Allow each of a sum's `terms`, and eight roundings beside them, one ULP of 4."""
-    # The numbers are of magnitude 1, at most about 8; scores of that size multiply errors by it.
-    bits = SIGNIFICAND_BITS[name]
-    np.testing.assert_allclose(
-        got.astype(np.float64), expected, rtol=0, atol=(8 + terms) * 2.0 ** (2 - bits)
-    )
-
-
 _random = random_for("options")
 _MASK = _random.random((7, 11)) < 0.6
 _BIAS = _random.standard_normal((2, 1, 7, 11))
 _SLOPES = np.array([0.5, 0.25, 0.125, 0.0])
 _SINKS = np.array([0.3, -1.0, 2.0, 30.0])
 # Options of `attention`, and the same in the words of `plain`.
-OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+GIVEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "none": ({}, {}),
     "mask": ({"mask": _MASK}, {"mask": _MASK}),
     "bias": ({"bias": _BIAS}, {"bias": _BIAS}),
@@ -149,31 +101,28 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("label", OPTIONS)
+@pytest.mark.parametrize("label", GIVEN)
 @pytest.mark.parametrize("name", DTYPES)
 def test_options_agree_with_the_plain_formula(label: str, name: str) -> None:
     arrays = make(random_for(label, name), dtype=dtype_of(name))
-    ours, theirs = OPTIONS[label]
+    ours, theirs = GIVEN[label]
     got, lse = attention(*arrays, return_lse=True, **ours)
-    expected, level = plain(*arrays, **theirs)
     wide = "float64" if name == "float64" else "float32"
     assert got.dtype == dtype_of(name) and lse.dtype == np.dtype(wide)
-    assert_close(got, expected, 11, name)
-    # A log-sum-exp is of the size of its scores, which are below 32.
-    np.testing.assert_allclose(lse, level, rtol=0, atol=2.0 ** (8 - SIGNIFICAND_BITS[wide]))
+    assert_right(got, lse, plain(*arrays, **theirs), name)
 
 
 def test_blocks_of_rows_agree_with_the_plain_formula() -> None:
     """900 keys of two heads that share them: rows go in blocks of 145."""
     arrays = make(random_for("blocks"), (), (2, 1), (400, 900), (4, 2))
-    for ours, theirs in (
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),
         ({"causal": "bottom_right"}, {"causal": True, "offset": 500}),
         ({"window": (30, 20), "causal": 200}, {"window": (30, 0), "offset": 200}),
         ({"causal": -150}, {"causal": True, "offset": -150}),
-    ):
-        expected, _ = plain(*arrays, **theirs)  # type: ignore[arg-type]
-        assert_close(attention(*arrays, **ours), expected, 900)  # type: ignore[call-overload]
+    ]
+    for ours, theirs in cases:
+        assert_right(attention(*arrays, **ours), None, plain(*arrays, **theirs), "float64")
 
 
 def test_a_bias_of_minus_infinity_is_a_mask_also_beside_a_softcap() -> None:
@@ -183,10 +132,8 @@ def test_a_bias_of_minus_infinity_is_a_mask_also_beside_a_softcap() -> None:
     bias[:, 2] = bias[3] = -np.inf
     got, lse = attention(q, k, v, bias=bias, softcap=1.0, return_lse=True)
     k[:, :, 2] = v[:, :, 2] = 0.0
-    expected, level = plain(q, k, v, mask=bias == 0, softcap=1.0)
-    assert_close(got, expected, 11)
+    assert_right(got, lse, plain(q, k, v, mask=bias == 0, softcap=1.0), "float64")
     assert (got[:, :, 3] == 0).all() and (lse[:, :, 3] == -np.inf).all()
-    np.testing.assert_allclose(lse, level, rtol=1e-14)  # a few ULP of float64
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -285,28 +232,106 @@ def test_merged_parts_equal_the_whole(split: int) -> None:
         for s in (slice(None, split), slice(split, None))
     ]
     got, lse = merge_attention(*parts[0], *parts[1])
-    assert_close(got, whole, 11)
-    np.testing.assert_allclose(lse, level, rtol=1e-14)  # a few ULP of float64
+    # Two weighted parts: a few ULP of values that are at most 4 or so, like the levels.
+    np.testing.assert_allclose(got, whole, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(lse, level, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("given", ["none", "causal", "mask", "bias"])
+def test_agrees_with_pytorch(given: str) -> None:
+    torch = pytest.importorskip("torch")
+    arrays = make(random_for("torch", given))
+    extra = {"mask": _MASK, "bias": _BIAS}.get(given)
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        *map(torch.from_numpy, arrays),
+        attn_mask=None if extra is None else torch.from_numpy(extra),
+        is_causal=given == "causal",
+        enable_gqa=True,
+    )
+    options: dict[str, Any] = {} if extra is None else {given: extra}
+    got = attention(*arrays, causal="top_left" if given == "causal" else False, **options)
+    # Two roundings of some ULP each of numbers that are at most 4 or so.
+    np.testing.assert_allclose(got, theirs.numpy(), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("given", [None, "mask", "bias"])
-def test_agrees_with_pytorch(causal: bool, given: str | None) -> None:
+def test_errors_are_below_those_of_the_plain_formula_and_of_pytorch(causal: bool) -> None:
     torch = pytest.importorskip("torch")
-    if causal and given:
-        pytest.skip("PyTorch refuses a mask beside is_causal")
-    q, k, v = make(random_for("torch", causal, given))
-    extra = {"mask": _MASK, "bias": _BIAS}.get(given or "")
-    theirs = torch.nn.functional.scaled_dot_product_attention(
-        *map(torch.from_numpy, (q, k, v)),
-        attn_mask=None if extra is None else torch.from_numpy(extra),
-        is_causal=causal,
-        enable_gqa=True,
+    arrays = make(random_for("accuracy"), (1,), (4, 4), (256, 256), (64, 64), np.float32)
+    exact = plain(*arrays, causal=causal).out
+    q, k, v = arrays
+    scores = (q @ k.swapaxes(-1, -2)) * np.float32(0.125)
+    if causal:
+        scores = np.where(np.tri(256, dtype=bool), scores, np.float32(-np.inf))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    formula = (weights / weights.sum(axis=-1, keepdims=True)) @ v
+    peer = torch.nn.functional.scaled_dot_product_attention(
+        *map(torch.from_numpy, arrays), is_causal=causal
+    ).numpy()
+
+    def error(result: Any) -> float:
+        return float(np.sqrt(np.mean((result - exact) ** 2)))
+
+    got = error(attention(*arrays, causal=causal))
+    assert got <= 2.0 * error(formula) and got <= error(peer)
+
+
+def _check(case: Case, name: str, random: np.random.Generator) -> None:
+    """Compare with the formula; keys with NaN spoil the rows that attend to them, and no other."""
+    q, k, v = case.arrays
+    expected = plain(q, k, v, **case.theirs)
+    poisoned = np.zeros(k.shape[-2], bool)
+    if random.random() < 0.3 and k.size and v.size:
+        k, v = k.copy(), v.copy()
+        poisoned[random.random(k.shape[-2]) < 0.1] = True
+        if random.random() < 0.5:
+            k[..., poisoned, 0] = np.nan
+        v[..., poisoned, :] = np.nan
+    out = None
+    if random.random() < 0.3:
+        host = np.full([n + 1 for n in expected.out.shape[::-1]], 7.0, dtype_of(name))
+        out = host.T[(slice(None, -1),) * host.ndim]
+    got, lse = attention(q, k, v, return_lse=True, out=out, **case.ours)
+    spoiled = np.asarray((expected.keep & poisoned).any(axis=-1))
+    assert np.isnan(got[spoiled]).all()
+    k_is_poisoned = bool(np.isnan(k[..., poisoned, :1].astype(np.float64)).any())
+    assert_right(got, None if k_is_poisoned else lse, expected, name, ~spoiled)
+    assert (got[~expected.keep.any(axis=-1)] == 0).all()
+    if out is not None:
+        assert got is out and (host[-1] == 7.0).all() and (host[..., -1] == 7.0).all()
+
+
+def test_all_options_mixed(isa: str) -> None:
+    """A thousand cases in all, as many at each level, each level with numbers of its own."""
+    pytest.importorskip("hypothesis")
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    @settings(
+        derandomize=True,
+        max_examples=1000 // len(isa_levels()),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
-    got = attention(
-        q, k, v, causal="top_left" if causal else False, **({given: extra} if given else {})
+    @given(
+        st.tuples(
+            st.sampled_from(BATCHES),
+            st.sampled_from(HEADS),
+            st.tuples(st.sampled_from(LENGTHS), st.sampled_from(LENGTHS)),
+            st.tuples(st.sampled_from(FEATURES), st.sampled_from(FEATURES)),
+            st.sampled_from(DTYPES),
+        ),
+        st.sets(st.sampled_from(OPTIONS)),
+        st.integers(0, 2**32 - 1),
     )
-    assert_close(got, theirs.numpy(), 11)
+    def check(shape: Any, options: set[str], seed: int) -> None:
+        random = np.random.default_rng([seed, *map(ord, isa)])
+        batch, heads, lengths, features, name = shape
+        case = make_case(random, batch, heads, lengths, features, name, options)
+        _check(case, name, random)
+
+    check()
 
 
 _Q, _K = np.ones((2, 4, 7, 5), np.float32), np.ones((2, 2, 11, 5), np.float32)

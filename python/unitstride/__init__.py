@@ -9,7 +9,14 @@ array([[0.5, 0.5, 0.5, 0.5],
 
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
-from unitstride.attention import attention, attention_vjp, merge_attention
+from unitstride.attention import (
+    AttentionStatistics,
+    attention,
+    attention_statistics,
+    attention_vjp,
+    attention_weights,
+    merge_attention,
+)
 from unitstride.convolution import convolve, convolve_vjp, correlate, correlate_vjp
 from unitstride.einsum import (
     ContractExpression,
@@ -74,6 +81,7 @@ __all__ = [  # noqa: RUF022
     "Adam",
     "AdamW",
     "Adamax",
+    "AttentionStatistics",
     "ContractExpression",
     "GradientReport",
     "Lion",
@@ -87,7 +95,9 @@ __all__ = [  # noqa: RUF022
     "adam_step",
     "adamax_step",
     "attention",
+    "attention_statistics",
     "attention_vjp",
+    "attention_weights",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",

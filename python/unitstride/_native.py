@@ -148,7 +148,7 @@ class Native:
             *map(storage_view, (cotangent, *results)),
             *_attention_options(inputs),
         )
-        return _reference.attention_vjp_status(inputs, cotangent, *results)
+        return _reference.attention_vjp_status(inputs, (out, lse, cotangent), list(results))
 
     def softmax_vjp(
         self,

@@ -13,9 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 from unitstride import _arguments, _attention_options, _backend, _outputs
 from unitstride._attention_options import Causal, Window
 from unitstride._attention_vjp import attention_vjp
+from unitstride._attention_weights import (
+    AttentionStatistics,
+    attention_statistics,
+    attention_weights,
+)
 from unitstride._backend import core
 
-__all__ = ["attention", "attention_vjp", "merge_attention"]
+__all__ = [
+    "AttentionStatistics",
+    "attention",
+    "attention_statistics",
+    "attention_vjp",
+    "attention_weights",
+    "merge_attention",
+]
 
 Array = NDArray[Any]
 
@@ -145,7 +157,7 @@ def attention(
     >>> import numpy as np
     >>> from unitstride import attention
     >>> x = np.eye(3, dtype=np.float32)[np.newaxis]
-    >>> attention(x, x, x, causal=True, scale=100.0)
+    >>> attention(x, x, x, causal=True, scale=1000.0)
     array([[[1., 0., 0.],
             [0., 1., 0.],
             [0., 0., 1.]]], dtype=float32)

@@ -7,6 +7,7 @@ For query i and key j with the diagonal at j = i + offset:
     lse_i = log(exp(sink) + sum_j exp(s_ij))         out_i = sum_j exp(s_ij - lse_i) v_j
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,66 +19,86 @@ from unitstride._float_status import INVALID, OVERFLOW
 Array = NDArray[Any]
 
 # Scores that exist at a time.
-_BLOCK = 1 << 18
+BLOCK = 1 << 18
 
 
-class _Block(NamedTuple):
+Entry = tuple[int, ...]
+
+
+class Block(NamedTuple):
     """The scores of some rows of the heads that share their keys: (group, rows, keys)."""
 
     scores: Array  # -inf where excluded
     allowed: Array
+    slope: Array | None  # of the soft-cap, where there is one
     keys: slice
-    derivative: Array | None  # of the soft-cap
 
 
-def _exclude(inputs: Inputs, entry: tuple[int, ...], rows: Array, columns: Array) -> Array:
-    """Return which keys the positions alone allow."""
-    distance = columns - rows - int(inputs.offset[entry])
-    allowed = np.broadcast_to(rows < inputs.query_lengths[entry], distance.shape).copy()
-    if inputs.lowest is not None:
-        allowed &= distance >= inputs.lowest
-    if inputs.highest is not None:
-        allowed &= distance <= inputs.highest
-    return allowed
+def blocks(inputs: Inputs) -> Iterator[tuple[Entry, slice, slice]]:
+    """Go through batch entries, groups of heads that share their keys, and rows."""
+    heads, length = inputs.query.shape[-3:-1]
+    if heads == 0:
+        return
+    group = group_size(inputs)
+    step = max(1, BLOCK // max(group * inputs.key.shape[-2], 1))
+    for entry in np.ndindex(*inputs.batch):
+        for head in range(0, heads, group):
+            for first in range(0, length, step):
+                last = min(first + step, length)
+                yield entry, slice(head, head + group), slice(first, last)
 
 
-def _key_range(inputs: Inputs, entry: tuple[int, ...], first: int, last: int) -> slice:
-    """Return the keys that any of the query rows first..last reaches."""
+def group_size(inputs: Inputs) -> int:
+    """Return how many heads share the same keys."""
+    return int(inputs.query.shape[-3] // max(inputs.key.shape[-3], 1))
+
+
+def _key_range(inputs: Inputs, entry: Entry, rows: Array) -> slice:
+    """Return the keys that any of the query rows reaches."""
     offset, end = int(inputs.offset[entry]), int(inputs.key_lengths[entry])
-    begin = 0 if inputs.lowest is None else max(0, first + offset + inputs.lowest)
+    if rows.size == 0:
+        return slice(0, 0)
+    begin = 0 if inputs.lowest is None else max(0, int(rows.min()) + offset + inputs.lowest)
     if inputs.highest is not None:
-        end = min(end, last + offset + inputs.highest + 1)
+        end = min(end, int(rows.max()) + offset + inputs.highest + 1)
     return slice(min(begin, max(end, 0)), max(end, 0))
 
 
-def score(inputs: Inputs, entry: tuple[int, ...], heads: slice, first: int, last: int) -> _Block:
-    """Compute the scores of rows first..last of one group of heads."""
-    keys = _key_range(inputs, entry, first, last)
-    group = max(inputs.query.shape[-3] // max(inputs.key.shape[-3], 1), 1)
-    query = inputs.query[entry][heads, first : last + 1].astype(np.float64)
-    key = inputs.key[entry][heads.start // group, keys].astype(np.float64)
-    scores = (query @ key.T) * inputs.scale
-    derivative = None
+def _reach(inputs: Inputs, entry: Entry, rows: Array, distance: Array) -> Array:
+    """Return which keys the positions alone allow."""
+    allowed = np.broadcast_to(rows < inputs.query_lengths[entry], distance.shape)
+    if inputs.lowest is not None:
+        allowed = allowed & (distance >= inputs.lowest)
+    if inputs.highest is not None:
+        allowed = allowed & (distance <= inputs.highest)
+    return allowed
+
+
+def score(inputs: Inputs, entry: Entry, heads: slice, chosen: slice | Array) -> Block:
+    """Compute the scores of the chosen rows of heads that share their keys."""
+    rows = np.arange(inputs.query.shape[-2])[chosen]
+    keys = _key_range(inputs, entry, rows)
+    query = inputs.query[entry][heads, chosen].astype(np.float64)
+    key = inputs.key[entry][heads.start // group_size(inputs), keys].astype(np.float64)
+    scores, slope = (query @ key.T) * inputs.scale, None
     if inputs.softcap is not None:
-        share = np.tanh(scores / inputs.softcap)
-        scores, derivative = inputs.softcap * share, 1.0 - share * share
-    rows = np.arange(first, last + 1)[:, None]
-    columns = np.arange(keys.start, keys.stop)
-    where = (*entry, heads, slice(first, last + 1), keys)
-    allowed = np.broadcast_to(_exclude(inputs, entry, rows, columns), scores.shape)
+        bent = np.tanh(scores / inputs.softcap)
+        scores, slope = inputs.softcap * bent, 1.0 - bent * bent
+    distance = np.arange(keys.start, keys.stop) - rows[:, None] - int(inputs.offset[entry])
+    allowed = np.broadcast_to(_reach(inputs, entry, rows[:, None], distance), scores.shape)
     if inputs.mask is not None:
-        allowed = allowed & inputs.mask[where]
+        allowed = allowed & inputs.mask[entry][heads, chosen, keys]
     if inputs.bias is not None:
-        bias = inputs.bias[where].astype(np.float64)
+        bias = inputs.bias[entry][heads, chosen, keys].astype(np.float64)
         allowed = allowed & (bias != -np.inf)
         scores = scores + bias
     if inputs.slopes is not None:
         slopes = inputs.slopes[entry][heads].astype(np.float64)[:, None, None]
-        scores = scores - slopes * np.abs(rows + int(inputs.offset[entry]) - columns)
-    return _Block(np.where(allowed, scores, -np.inf), allowed, keys, derivative)
+        scores = scores - slopes * np.abs(distance)
+    return Block(np.where(allowed, scores, -np.inf), allowed, slope, keys)
 
 
-def _weigh(block: _Block, sinks: Array | None) -> tuple[Array, Array]:
+def weigh(block: Block, sinks: Array | None) -> tuple[Array, Array]:
     """Return the weights and the log-sum-exp of each row; zeros and -inf for an empty row."""
     level = block.scores.max(axis=-1, keepdims=True, initial=-np.inf)
     if sinks is not None:
@@ -87,12 +108,13 @@ def _weigh(block: _Block, sinks: Array | None) -> tuple[Array, Array]:
     total = weights.sum(axis=-1, keepdims=True)
     if sinks is not None:
         total = total + np.exp(sinks - shift)
-    return weights / np.where(total == 0.0, 1.0, total), (shift + np.log(total))[..., 0]
+    lse = shift + np.log(total)
+    return weights / np.where(total == 0.0, 1.0, total), np.asarray(lse)[..., 0]
 
 
 def average(weights: Array, allowed: Array, value: Array) -> Array:
     """Return weights @ value, where excluded values count as nothing even if they are NaN."""
-    special = ~np.isfinite(value).all(axis=-1)
+    special = np.asarray(~np.isfinite(value).all(axis=-1))
     if not special.any():
         return np.asarray(weights @ value)
     result = weights @ np.where(special[:, None], 0.0, value)
@@ -102,11 +124,12 @@ def average(weights: Array, allowed: Array, value: Array) -> Array:
     return np.asarray(result)
 
 
-def _sinks_of(inputs: Inputs, entry: tuple[int, ...], heads: slice, rows: Array) -> Array | None:
+def sinks_of(inputs: Inputs, entry: Entry, heads: slice, chosen: slice | Array) -> Array | None:
     """Return the sinks as (group, rows, 1); -inf for rows past the length of the queries."""
     if inputs.sinks is None:
         return None
     sinks = inputs.sinks[entry][heads].astype(np.float64)[:, None, None]
+    rows = np.arange(inputs.query.shape[-2])[chosen]
     return np.where(rows[:, None] < inputs.query_lengths[entry], sinks, -np.inf)
 
 
@@ -124,30 +147,15 @@ def attention_status(inputs: Inputs, out: Array) -> int:
     return status
 
 
-def block_rows(inputs: Inputs) -> int:
-    """Return how many query rows are computed at a time."""
-    heads, (groups, keys) = inputs.query.shape[-3], inputs.key.shape[-3:-1]
-    return max(1, _BLOCK // max(heads // max(groups, 1) * keys, 1))
-
-
 @np.errstate(all="ignore")
 def attention(inputs: Inputs, out: Array, lse: Array | None) -> int:
     """Write the averages of the values into `out` and the log-sum-exp into `lse`."""
-    heads, length = inputs.query.shape[-3:-1]
-    groups = inputs.key.shape[-3]
-    group = heads // groups if groups else 1
-    step = block_rows(inputs)
-    for entry in np.ndindex(*inputs.batch):
-        for head in range(0, heads, group):
-            chosen = slice(head, head + group)
-            for first in range(0, length, step):
-                last = min(first + step, length) - 1
-                block = score(inputs, entry, chosen, first, last)
-                sinks = _sinks_of(inputs, entry, chosen, np.arange(first, last + 1))
-                weights, level = _weigh(block, sinks)
-                value = inputs.value[entry][head // group, block.keys].astype(np.float64)
-                where = (*entry, chosen, slice(first, last + 1))
-                out[where] = average(weights, block.allowed, value)
-                if lse is not None:
-                    lse[where] = level
+    for entry, heads, rows in blocks(inputs):
+        block = score(inputs, entry, heads, rows)
+        weights, level = weigh(block, sinks_of(inputs, entry, heads, rows))
+        group = heads.start // group_size(inputs)
+        value = inputs.value[entry][group, block.keys].astype(np.float64)
+        out[entry][heads, rows] = average(weights, block.allowed, value)
+        if lse is not None:
+            lse[entry][heads, rows] = level
     return attention_status(inputs, out)

@@ -1,78 +1,54 @@
 """Gradients of attention in plain NumPy, in float64, over blocks of query rows.
 
-With the weights P = exp(s - lse), the cotangent D of the result O, and delta_i = D_i . O_i:
+With weights p_ij = exp(s_ij - lse_i), cotangent g and result o of the forward pass:
 
-    dV = P^T D        dS = P * (D V^T - delta)        dQ = scale dS K        dK = scale dS^T Q
-
-where dS is multiplied by 1 - tanh^2 behind a soft-cap; a bias gets dS as it is before that.
+    dv_j = sum_i p_ij g_i                ds_ij = p_ij (g_i . v_j - g_i . o_i)
+    dbias_ij = ds_ij                     dsink = -sum_i exp(sink - lse_i) (g_i . o_i)
+    dx_ij = ds_ij * (1 - tanh^2)         the derivative of the soft-cap, 1 without one
+    dq_i = scale * sum_j dx_ij k_j       dk_j = scale * sum_i dx_ij q_i
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unitstride._attention_options import Inputs
 from unitstride._float_status import INVALID, OVERFLOW
-from unitstride._reference.attention import average, block_rows, score
+from unitstride._reference.attention import average, blocks, group_size, score, sinks_of
 
 Array = NDArray[Any]
 
 
-class Results(NamedTuple):
-    """Where the gradients go; those of bias and sinks only where they are asked for."""
-
-    query: Array
-    key: Array
-    value: Array
-    bias: Array | None  # (*batch, heads, queries, keys)
-    sinks: Array | None  # (*batch, heads)
-
-
-def _turned(array: Array) -> Array:
-    return array.swapaxes(-1, -2)
+def _add(target: Array, entry: tuple[int, ...], place: tuple[slice, ...], part: Array) -> None:
+    """Add a part at its place, summed over the axes in which the target has only one entry."""
+    own = tuple(0 if size == 1 else i for i, size in zip(entry, target.shape, strict=False))
+    target = target[own]
+    where = []
+    for axis, (size, chosen) in enumerate(zip(target.shape, place, strict=True)):
+        where.append(slice(None) if size == 1 else chosen)
+        if size == 1:
+            part = part.sum(axis=axis, keepdims=True)
+    target[tuple(where)] += part
 
 
-def _block(
-    inputs: Inputs,
-    entry: tuple[int, ...],
-    heads: slice,
-    rows: slice,
-    given: tuple[Array, Array, Array],
-    results: Results,
-    sums: tuple[Array, Array],
-) -> None:
-    """Add what some rows of the heads that share their keys contribute."""
-    out, lse, cotangent = given
-    key_sum, value_sum = sums
-    block = score(inputs, entry, heads, rows.start, rows.stop - 1)
-    where = (*entry, heads, rows)
-    level = lse[where].astype(np.float64)[..., None]
-    weights = np.where(level == -np.inf, 0.0, np.exp(block.scores - level))
-    weights = np.where(block.allowed, weights, 0.0)
-    slope = cotangent[where].astype(np.float64)
-    delta = (slope * out[where]).sum(axis=-1, keepdims=True)
-    delta = np.where(level == -np.inf, 0.0, delta)
-    group = heads.stop - heads.start
-    value = inputs.value[entry][heads.start // group, block.keys].astype(np.float64)
-    key = inputs.key[entry][heads.start // group, block.keys].astype(np.float64)
-    query = inputs.query[where].astype(np.float64)
-    d_scores = np.where(block.allowed, weights * (slope @ value.T - delta), 0.0)
-    if results.bias is not None:
-        results.bias[(*where, block.keys)] = d_scores
-    if results.sinks is not None and inputs.sinks is not None:
-        sink = inputs.sinks[entry][heads].astype(np.float64)[:, None, None]
-        share = np.where(level == -np.inf, 0.0, np.exp(sink - level))
-        valid = np.arange(rows.start, rows.stop)[:, None] < inputs.query_lengths[entry]
-        results.sinks[(*entry, heads)] -= np.where(valid, share * delta, 0.0).sum(axis=(1, 2))
-    if block.derivative is not None:
-        d_scores = np.where(block.allowed, d_scores * block.derivative, 0.0)
-    d_scores = d_scores * inputs.scale
-    results.query[where] = average(d_scores, block.allowed, key)
-    for h in range(group):
-        allowed = _turned(block.allowed[h])
-        key_sum[block.keys] += average(_turned(d_scores[h]), allowed, query[h])
-        value_sum[block.keys] += average(_turned(weights[h]), allowed, slope[h])
+def _rows_side_by_side(array: Array) -> Array:
+    """Return (group, rows, n) as (group * rows, n)."""
+    return array.reshape(array.shape[0] * array.shape[1], array.shape[2])
+
+
+def attention_vjp_status(inputs: Inputs, others: tuple[Array, ...], results: list[Array]) -> int:
+    """Return the status of results that are special where no input is."""
+    if all(np.isfinite(result).all() for result in results):
+        return 0
+    given = [inputs.query, inputs.key, inputs.value, *others]
+    given += [a for a in (inputs.bias, inputs.sinks, inputs.slopes) if a is not None]
+    if any(np.isnan(array).any() for array in given):
+        return 0
+    status = INVALID if any(np.isnan(result).any() for result in results) else 0
+    if any(np.isinf(array).any() for array in (*given[:3], others[-1])):
+        return status
+    return status | (OVERFLOW if any(np.isinf(result).any() for result in results) else 0)
 
 
 @np.errstate(all="ignore")
@@ -87,35 +63,39 @@ def attention_vjp(
     d_bias: Array | None,
     d_sinks: Array | None,
 ) -> int:
-    """Write the gradients of sum(cotangent * attention(...))."""
-    results = Results(d_query, d_key, d_value, d_bias, d_sinks)
-    heads, length = inputs.query.shape[-3:-1]
-    groups = inputs.key.shape[-3]
-    group = heads // groups if groups else 1
-    step = block_rows(inputs)
-    for summed in (d_bias, d_sinks):
-        if summed is not None:
-            summed[...] = 0.0
-    for entry in np.ndindex(*inputs.batch):
-        for head in range(0, heads, group):
-            sums = (
-                np.zeros(inputs.key.shape[-2:]),
-                np.zeros(inputs.value.shape[-2:]),
-            )
-            for first in range(0, length, step):
-                rows = slice(first, min(first + step, length))
-                given = (out, lse, cotangent)
-                _block(inputs, entry, slice(head, head + group), rows, given, results, sums)
-            d_key[(*entry, head // group)] = sums[0]
-            d_value[(*entry, head // group)] = sums[1]
-    return attention_vjp_status(inputs, cotangent, d_query, d_key, d_value)
-
-
-def attention_vjp_status(inputs: Inputs, cotangent: Array, *results: Array) -> int:
-    """Return the status of gradients that are special where no input is."""
-    if all(np.isfinite(result).all() for result in results):
-        return 0
-    given = (inputs.query, inputs.key, inputs.value, inputs.bias, inputs.sinks, cotangent)
-    if any(array is not None and not np.isfinite(array).all() for array in given):
-        return 0
-    return INVALID if any(np.isnan(result).any() for result in results) else OVERFLOW
+    """Write the gradients; those of bias and sinks have size 1 where these are broadcast."""
+    targets = [x for x in (d_key, d_value, d_bias, d_sinks) if x is not None]
+    wide = {id(target): np.zeros(target.shape) for target in targets}
+    for entry, heads, rows in blocks(inputs):
+        block = score(inputs, entry, heads, rows)
+        group = heads.start // group_size(inputs)
+        query = inputs.query[entry][heads, rows].astype(np.float64)
+        key, value = (
+            x[entry][group, block.keys].astype(np.float64) for x in (inputs.key, inputs.value)
+        )
+        slope = cotangent[entry][heads, rows].astype(np.float64)
+        level = lse[entry][heads, rows].astype(np.float64)[..., None]
+        allowed = block.allowed & (level != -np.inf)
+        weights = np.where(allowed, np.exp(block.scores - level), 0.0)
+        product = (slope * out[entry][heads, rows].astype(np.float64)).sum(-1, keepdims=True)
+        product = np.where(allowed.any(axis=-1, keepdims=True), product, 0.0)
+        d_scores = np.where(allowed, weights * (slope @ value.T - product), 0.0)
+        if d_bias is not None:
+            _add(wide[id(d_bias)], entry, (heads, rows, block.keys), d_scores)
+        sinks = sinks_of(inputs, entry, heads, rows)
+        if d_sinks is not None and sinks is not None:
+            share = np.where(product == 0.0, 0.0, np.exp(sinks - level) * product)
+            _add(wide[id(d_sinks)], entry, (heads,), -share.sum(axis=(-1, -2)))
+        if block.slope is not None:
+            d_scores = np.where(allowed, d_scores * block.slope, 0.0)
+        d_query[entry][heads, rows] = average(d_scores, allowed, key) * inputs.scale
+        turned = _rows_side_by_side(allowed).T
+        wide[id(d_value)][entry][group, block.keys] += average(
+            _rows_side_by_side(weights).T, turned, _rows_side_by_side(slope)
+        )
+        wide[id(d_key)][entry][group, block.keys] += inputs.scale * average(
+            _rows_side_by_side(d_scores).T, turned, _rows_side_by_side(query)
+        )
+    for target in targets:
+        target[...] = wide[id(target)]
+    return attention_vjp_status(inputs, (out, lse, cotangent), [d_query, *targets])

@@ -1,0 +1,56 @@
+"""The options that all functions of attention take, as keywords that are handed on."""
+
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from unitstride import _attention_options
+from unitstride._attention_options import Causal, Inputs, Window
+
+NAMES = (
+    "mask",
+    "bias",
+    "causal",
+    "window",
+    "scale",
+    "softcap",
+    "alibi_slopes",
+    "sinks",
+    "query_lengths",
+    "key_lengths",
+)
+
+
+class Options(TypedDict, total=False):
+    """The options of `attention` that say what is computed."""
+
+    mask: ArrayLike | None
+    bias: ArrayLike | None
+    causal: Causal
+    window: Window | None
+    scale: float | None
+    softcap: float | None
+    alibi_slopes: ArrayLike | None
+    sinks: ArrayLike | None
+    query_lengths: ArrayLike | None
+    key_lengths: ArrayLike | None
+
+
+def check_names(function: str, options: Any) -> None:
+    """Raise TypeError for an option that `attention` does not have."""
+    for name in options:
+        if name not in NAMES:
+            raise TypeError(
+                f"{function}: options must be among those of `attention` "
+                f"({', '.join(NAMES)}), got {name!r}"
+            )
+
+
+def prepare(
+    function: str, query: ArrayLike, key: ArrayLike, value: ArrayLike, options: Options
+) -> tuple[Inputs, np.dtype[Any]]:
+    """Check arrays and options; return them, and the dtype of the result."""
+    check_names(function, options)
+    given: Any = dict.fromkeys(NAMES) | {"causal": False} | options
+    return _attention_options.prepare(function, query, key, value, **given)
