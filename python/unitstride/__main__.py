@@ -16,7 +16,12 @@ import unitstride
 _SPIN = ("OPENBLAS_THREAD_TIMEOUT", "4")
 
 # What is measured, and the module that does it.
-_BENCHES = {"softmax": "_bench", "einsum": "_bench_einsum", "optim": "_bench_optim"}
+_BENCHES = {
+    "softmax": "_bench",
+    "einsum": "_bench_einsum",
+    "optim": "_bench_optim",
+    "attention": "_bench_attention",
+}
 
 
 def _finite(value: Any) -> Any:

@@ -15,7 +15,22 @@ DType = np.dtype[Any]
 
 
 class AttentionStatistics(NamedTuple):
-    """What `attention_statistics` returns."""
+    """What `attention_statistics` returns.
+
+    Attributes
+    ----------
+    column_sums : ndarray, shape (..., heads, keys)
+        The sum over the queries of the weights of each key.
+    entropy : ndarray, shape (..., heads, queries)
+        The entropy of each query's weights, in units of the natural logarithm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unitstride import attention_statistics
+    >>> attention_statistics(np.zeros((1, 1, 3)), np.zeros((1, 2, 3))).column_sums
+    array([[0.5, 0.5]])
+    """
 
     column_sums: Array
     entropy: Array

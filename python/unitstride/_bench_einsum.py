@@ -7,7 +7,6 @@ bandwidth of a copy.
 
 import importlib
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,20 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import unitstride
-from unitstride import _backend, _bench_peers, _records
+from unitstride import _bench_peers, _records
 from unitstride._bench import measure
 from unitstride._bench_contractions import Contraction, contractions
 from unitstride._bench_peers import Call, Unavailable
+from unitstride._bench_problems import limits, show_progress
 from unitstride._bench_tables import format_time, show_head
 
 Array = NDArray[Any]
 
-_OWN, _PLAIN, _MEMORY, _PEAK = "unitstride", "plain", "memory", "peak"
-_PROBE_BYTES = 64 << 20
-_PROBE_ROUNDS = 2_000_000
+_OWN, _PLAIN = "unitstride", "plain"
 _MOST_OF_NUMPY = 8  # operands; the loop over all labels that it falls back to takes minutes
 ROUNDS = 3  # by default: there are many cases, and all of them take some minutes
-_STREAMS = 4 << 20  # arrays of fewer bytes stay in a cache: memory is not their limit
 
 
 @dataclass
@@ -154,40 +151,20 @@ def contenders(
     return calls
 
 
-def _limits(case: Contraction) -> tuple[dict[str, Call], dict[str, float]]:
-    """Return probes of the machine's limits, and what a case needs of what they do."""
-    core = _backend.core
-    if core is None or len(case.shapes) > 2:
-        return {}, {}
-    calls: dict[str, Call] = {}
-    share: dict[str, float] = {}
-    if case.operations:
-        parts = "float64" if case.dtype in ("float64", "complex128") else "float32"
-        calls[_PEAK] = partial(core.probe_fma, parts, _PROBE_ROUNDS)
-        share[_PEAK] = case.operations / calls[_PEAK]()
-    traffic = case.bytes_read + case.bytes_written
-    if traffic >= _STREAMS:
-        source = core.empty_like(np.ones(_PROBE_BYTES // 4, np.float32))
-        source[...] = 1.0
-        if case.bytes_written < 0.1 * case.bytes_read:
-            calls[_MEMORY] = partial(core.probe_read, source)
-            share[_MEMORY] = traffic / _PROBE_BYTES
-        else:
-            calls[_MEMORY] = partial(core.probe_copy, source, core.empty_like(source))
-            share[_MEMORY] = traffic / (2 * _PROBE_BYTES)
-    return calls, share
-
-
 def run_case(case: Contraction, rounds: int, peers: Sequence[str]) -> Result:
     """Measure one case."""
     result = Result(case)
     arrays = operands(case)
     if arrays is None:
         return result
-    probes, share = _limits(case)
+    probes: dict[str, Call] = {}
+    share: dict[str, float] = {}
+    if len(case.shapes) <= 2:
+        probes, share = limits(
+            case.dtype, case.operations, int(case.bytes_read), int(case.bytes_written)
+        )
     times = measure({**probes, **contenders(case, arrays, peers)}, rounds)
-    limits = [times.pop(name) * share[name] for name in probes]
-    result.limit = max(limits, default=None)
+    result.limit = max((times.pop(name) * share[name] for name in probes), default=None)
     result.times = times
     return result
 
@@ -227,15 +204,6 @@ def show_group(group: str, results: Sequence[Result], peers: Sequence[str]) -> N
         print(f"{row[0]:<{widths[0]}}  " + "  ".join(cells))
 
 
-def _show_progress(number: int, count: int, title: str) -> None:
-    """Tell which case runs: in one line of a terminal, or line by line."""
-    text = f"{number}/{count} {title}"
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    else:
-        print(text, file=sys.stderr, flush=True)
-
-
 def run(
     chosen: Sequence[Contraction], rounds: int, peers: Sequence[str], show: bool = True
 ) -> dict[str, Any]:
@@ -250,10 +218,9 @@ def run(
     for group in dict.fromkeys(case.group for case in chosen):
         members = []
         for case in (case for case in chosen if case.group == group):
-            _show_progress(chosen.index(case) + 1, len(chosen), case.title)
+            show_progress(f"{chosen.index(case) + 1}/{len(chosen)} {case.title}")
             members.append(run_case(case, rounds, found))
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        show_progress("")
         if show:
             show_group(group, members, found)
         results += members
