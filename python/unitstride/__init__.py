@@ -17,6 +17,7 @@ from unitstride.attention import (
     attention_weights,
     merge_attention,
 )
+from unitstride.conv import causal_conv1d, conv1d, conv1d_vjp, conv2d, conv2d_vjp
 from unitstride.convolution import convolve, convolve_vjp, correlate, correlate_vjp
 from unitstride.einsum import (
     ContractExpression,
@@ -98,11 +99,16 @@ __all__ = [  # noqa: RUF022
     "attention_statistics",
     "attention_vjp",
     "attention_weights",
+    "causal_conv1d",
     "check_gradient",
     "clip_grad_norm_",
     "clip_grad_value_",
     "constant_schedule",
     "contract_expression",
+    "conv1d",
+    "conv1d_vjp",
+    "conv2d",
+    "conv2d_vjp",
     "convolve",
     "convolve_vjp",
     "correlate",

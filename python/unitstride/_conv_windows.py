@@ -1,0 +1,290 @@
+"""Convolution with channels as contraction of windows, which are views: no copy per tap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import ArrayLike, NDArray
+
+from unitstride import _arguments, _outputs
+from unitstride.einsum import einsum
+
+Array = NDArray[Any]
+DType = np.dtype[Any]
+Size = int | Sequence[int]
+Padding = int | str | Sequence[int]
+
+# Labels: n batch, g group, o and c channels of a group, y x places, i j taps.
+_PLACES, _TAPS = "yx", "ij"
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A checked problem: x (batch, channels, *lengths), w (outputs, channels of a group, *taps)."""
+
+    x: Array
+    w: Array
+    bias: Array | None
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]  # zeros before each line, and after it
+    after: tuple[int, ...]
+    groups: int
+    places: tuple[int, ...]  # outputs along each axis
+    batched: bool
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Elements of the kernel along each axis."""
+        return self.w.shape[2:]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result, with a batch."""
+        return (self.x.shape[0], self.w.shape[0], *self.places)
+
+
+def _each(function: str, argument: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+    """Return one integer for each axis."""
+    kind = f"an integer of {least} or more, or {axes} of them"
+    given = [value] * axes if np.ndim(value) == 0 else list(value)
+    try:
+        sizes = tuple(index(item) for item in given)
+    except TypeError:
+        raise TypeError(f"{function}: `{argument}` must be {kind}, got {value!r}") from None
+    if len(sizes) != axes or any(size < least for size in sizes):
+        raise ValueError(f"{function}: `{argument}` must be {kind}, got {value!r}")
+    return sizes
+
+
+def _pads(
+    function: str, padding: Any, stride: tuple[int, ...], reach: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the zeros before and after each axis; `reach` is dilation * (taps - 1)."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return (0,) * len(reach), (0,) * len(reach)
+        if padding != "same":
+            raise ValueError(
+                f'{function}: `padding` must be integers, "same" or "valid", got {padding!r}'
+            )
+        if any(step != 1 for step in stride):
+            raise ValueError(f'{function}: `stride` must be 1 with padding="same", got {stride}')
+        return tuple(n // 2 for n in reach), tuple(n - n // 2 for n in reach)
+    sizes = _each(function, "padding", padding, len(reach), 0)
+    return sizes, sizes
+
+
+def prepare(
+    function: str,
+    x: ArrayLike,
+    w: ArrayLike,
+    bias: ArrayLike | None,
+    axes: int,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int,
+) -> Conv:
+    """Check the arguments of a convolution over `axes` axes."""
+    signal, kernel = (_arguments.as_array(function, n, a) for n, a in (("x", x), ("w", w)))
+    if signal.ndim not in (axes + 1, axes + 2):
+        raise ValueError(
+            f"{function}: `x` must have {axes + 2} dimensions (batch, channels, ...) or "
+            f"{axes + 1}, got shape {signal.shape}"
+        )
+    if kernel.ndim != axes + 2 or 0 in kernel.shape[2:]:
+        raise ValueError(
+            f"{function}: `w` must have {axes + 2} dimensions (outputs, channels / groups, taps "
+            f"...) and taps along each axis, got shape {kernel.shape}"
+        )
+    batched = signal.ndim == axes + 2
+    signal = signal if batched else signal[None]
+    steps = _each(function, "stride", stride, axes, 1)
+    spread = _each(function, "dilation", dilation, axes, 1)
+    count = _each(function, "groups", groups, 1, 1)[0]
+    if signal.shape[1] != kernel.shape[1] * count:
+        raise ValueError(
+            f"{function}: `w` must have {signal.shape[1]} channels / {count} groups, "
+            f"got shape {kernel.shape}"
+        )
+    if kernel.shape[0] % count:
+        raise ValueError(
+            f"{function}: `groups` must divide the {kernel.shape[0]} outputs of `w`, got {count}"
+        )
+    reach = tuple(d * (m - 1) for d, m in zip(spread, kernel.shape[2:], strict=True))
+    before, after = _pads(function, padding, steps, reach)
+    lengths = [n + p + q for n, p, q in zip(signal.shape[2:], before, after, strict=True)]
+    if any(length <= far for length, far in zip(lengths, reach, strict=True)):
+        raise ValueError(
+            f"{function}: `w` must not reach beyond the padded lengths {tuple(lengths)} of `x`, "
+            f"got {tuple(far + 1 for far in reach)} with its dilation"
+        )
+    places = tuple(
+        (n - far - 1) // step + 1 for n, far, step in zip(lengths, reach, steps, strict=True)
+    )
+    dtype = _arguments.wider(signal.dtype, kernel.dtype)
+    offset = None
+    if bias is not None:
+        offset = _arguments.as_array(function, "bias", bias)
+        _arguments.check_shape(function, "bias", offset, kernel.shape[:1])
+        offset = offset.astype(dtype, copy=False)
+    signal, kernel = signal.astype(dtype, copy=False), kernel.astype(dtype, copy=False)
+    return Conv(signal, kernel, offset, steps, spread, before, after, count, places, batched)
+
+
+def _at(*places: Any) -> Any:
+    """Return an index of the last axes."""
+    return (Ellipsis, *places)
+
+
+def padded(x: Array, before: Sequence[int], after: Sequence[int]) -> Array:
+    """Return x with zeros around its last axes, or without what negative numbers cut off."""
+    cut = [slice(max(-p, 0), n - max(-q, 0)) for p, q, n in _ends(x, before, after)]
+    x = x[_at(*cut)]
+    before, after = [max(p, 0) for p in before], [max(q, 0) for q in after]
+    if not any(before) and not any(after):
+        return x
+    axes = len(before)
+    lengths = [p + n + q for p, q, n in _ends(x, before, after)]
+    result = _outputs.fresh(x, (*x.shape[:-axes], *lengths))
+    inner = tuple(slice(p, p + n) for p, _, n in _ends(x, before, after))
+    for axis, chosen in enumerate(inner):
+        outside = [slice(None)] * axes
+        for side in (slice(0, chosen.start), slice(chosen.stop, None)):
+            outside[axis] = side
+            result[_at(*outside)] = 0
+    result[_at(*inner)] = x
+    return result
+
+
+def _ends(x: Array, before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int, int]]:
+    return list(zip(before, after, x.shape[-len(before) :], strict=True))
+
+
+def windows(
+    x: Array,
+    groups: int,
+    places: Sequence[int],
+    taps: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Array:
+    """View padded x as (batch, groups, channels of a group, *places, *taps)."""
+    axes = len(taps)
+    batch, channel, *steps = x.strides
+    own = x.shape[1] // groups
+    shape = (x.shape[0], groups, own, *places, *taps)
+    strides = (
+        batch,
+        own * channel,
+        channel,
+        *(step * s for step, s in zip(steps, stride, strict=True)),
+        *(step * d for step, d in zip(steps, dilation, strict=True)),
+    )
+    assert len(shape) == 3 + 2 * axes
+    return as_strided(x, shape, strides, writeable=False)
+
+
+def grouped(w: Array, groups: int) -> Array:
+    """View (outputs, channels, *taps) as (groups, outputs of a group, channels, *taps)."""
+    return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+
+
+def labels(axes: int) -> tuple[str, str]:
+    """Return the labels of places and of taps."""
+    return _PLACES[-axes:], _TAPS[-axes:]
+
+
+def forward(conv: Conv, out: Array, begun: bool) -> None:
+    """Write the convolution into `out`, (batch, outputs, *places); added to it where begun."""
+    view = windows(
+        padded(conv.x, conv.before, conv.after),
+        conv.groups,
+        conv.places,
+        conv.taps,
+        conv.stride,
+        conv.dilation,
+    )
+    places, taps = labels(len(conv.taps))
+    target = out.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    assert np.may_share_memory(target, out) or not out.size
+    einsum(
+        f"ngc{places}{taps},goc{taps}->ngo{places}",
+        view,
+        grouped(conv.w, conv.groups),
+        out=target,
+        beta=1.0 if begun else 0.0,
+    )
+
+
+def input_gradient(conv: Conv, cotangent: Array) -> Array:
+    """Return the gradient of x, without batch where x has none."""
+    result = _outputs.fresh(conv.x, conv.x.shape)
+    axes = len(conv.taps)
+    places, taps = labels(axes)
+    w = grouped(conv.w, conv.groups)
+    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    target = result.reshape(conv.x.shape[0], conv.groups, -1, *conv.x.shape[2:])
+    if all(step == 1 for step in conv.stride):
+        # The cotangent under the kernel turned round.
+        reach = [d * (m - 1) for d, m in zip(conv.dilation, conv.taps, strict=True)]
+        before = [far - p for far, p in zip(reach, conv.before, strict=True)]
+        after = [far - q for far, q in zip(reach, conv.after, strict=True)]
+        view = windows(
+            padded(cotangent, before, after),
+            conv.groups,
+            conv.x.shape[2:],
+            conv.taps,
+            conv.stride,
+            conv.dilation,
+        )
+        turned = w[_at(*[slice(None, None, -1)] * axes)]
+        equation = f"ngo{places}{taps},goc{taps}->ngc{places}"
+        einsum(equation, view, turned, out=target)
+        return result
+    # Tap by tap, to the places that the tap reads.
+    wide = _outputs.fresh(
+        conv.x,
+        (
+            *conv.x.shape[:2],
+            *(p + n + q for p, q, n in _ends(conv.x, conv.before, conv.after)),
+        ),
+    )
+    wide[...] = 0
+    spread = wide.reshape(conv.x.shape[0], conv.groups, -1, *wide.shape[2:])
+    for tap in product(*map(range, conv.taps)):
+        met = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=True)
+        )
+        einsum(
+            f"ngo{places},goc->ngc{places}",
+            slope,
+            w[_at(*tap)],
+            out=spread[_at(*met)],
+            beta=1.0,
+        )
+    inner = tuple(slice(p, p + n) for p, _, n in _ends(conv.x, conv.before, conv.after))
+    result[...] = wide[_at(*inner)]
+    return result
+
+
+def weight_gradient(conv: Conv, cotangent: Array) -> Array:
+    """Return the gradient of w."""
+    view = windows(
+        padded(conv.x, conv.before, conv.after),
+        conv.groups,
+        conv.places,
+        conv.taps,
+        conv.stride,
+        conv.dilation,
+    )
+    places, taps = labels(len(conv.taps))
+    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    equation = f"ngo{places},ngc{places}{taps}->goc{taps}"
+    return np.asarray(einsum(equation, slope, view)).reshape(conv.w.shape)
