@@ -7,6 +7,8 @@ array([[0.5, 0.5, 0.5, 0.5],
        [0.5, 0.5, 0.5, 0.5]], dtype=float32)
 """
 
+from unitstride._kv_cache import KVCache
+from unitstride._rotary import rotary
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
 from unitstride.attention import (
@@ -82,6 +84,7 @@ __all__ = [  # noqa: RUF022
     "AttentionStatistics",
     "ContractExpression",
     "GradientReport",
+    "KVCache",
     "Lion",
     "LogSumExp",
     "NAdam",
@@ -131,6 +134,7 @@ __all__ = [  # noqa: RUF022
     "radam_step",
     "release_memory",
     "rmsprop_step",
+    "rotary",
     "set_num_threads",
     "sgd_step",
     "show_config",
