@@ -8,6 +8,12 @@ array([[0.5, 0.5, 0.5, 0.5],
 """
 
 from unitstride._kv_cache import KVCache
+from unitstride._multi_head import (
+    MultiHeadGradients,
+    multi_head_attention,
+    multi_head_attention_vjp,
+)
+from unitstride._multi_head_layer import MultiHeadWeights, multi_head_weights
 from unitstride._rotary import rotary
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
@@ -87,6 +93,8 @@ __all__ = [  # noqa: RUF022
     "KVCache",
     "Lion",
     "LogSumExp",
+    "MultiHeadGradients",
+    "MultiHeadWeights",
     "NAdam",
     "RAdam",
     "RMSprop",
@@ -126,6 +134,9 @@ __all__ = [  # noqa: RUF022
     "logsumexp_vjp",
     "matmul",
     "merge_attention",
+    "multi_head_attention",
+    "multi_head_attention_vjp",
+    "multi_head_weights",
     "nadam_step",
     "numerical_gradient",
     "one_cycle_schedule",
