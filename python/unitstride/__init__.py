@@ -7,6 +7,14 @@ array([[0.5, 0.5, 0.5, 0.5],
        [0.5, 0.5, 0.5, 0.5]], dtype=float32)
 """
 
+from unitstride._kv_cache import KVCache
+from unitstride._multi_head import (
+    MultiHeadGradients,
+    multi_head_attention,
+    multi_head_attention_vjp,
+)
+from unitstride._multi_head_layer import MultiHeadWeights, multi_head_weights
+from unitstride._rotary import rotary
 from unitstride._runtime import release_memory, show_config, show_runtime
 from unitstride._threads import get_num_threads, set_num_threads, threads
 from unitstride.attention import (
@@ -85,8 +93,11 @@ __all__ = [  # noqa: RUF022
     "AttentionStatistics",
     "ContractExpression",
     "GradientReport",
+    "KVCache",
     "Lion",
     "LogSumExp",
+    "MultiHeadGradients",
+    "MultiHeadWeights",
     "NAdam",
     "RAdam",
     "RMSprop",
@@ -136,6 +147,9 @@ __all__ = [  # noqa: RUF022
     "logsumexp_vjp",
     "matmul",
     "merge_attention",
+    "multi_head_attention",
+    "multi_head_attention_vjp",
+    "multi_head_weights",
     "nadam_step",
     "numerical_gradient",
     "one_cycle_schedule",
@@ -144,6 +158,7 @@ __all__ = [  # noqa: RUF022
     "radam_step",
     "release_memory",
     "rmsprop_step",
+    "rotary",
     "set_num_threads",
     "sgd_step",
     "show_config",

@@ -22,28 +22,38 @@ NAMES = (
 )
 
 
-class Options(TypedDict, total=False):
-    """The options of `attention` that say what is computed."""
+SCORE_NAMES = tuple(
+    name for name in NAMES if name not in ("causal", "query_lengths", "key_lengths")
+)
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The options of `attention` that do not speak of lengths or the diagonal."""
 
     mask: ArrayLike | None
     bias: ArrayLike | None
-    causal: Causal
     window: Window | None
     scale: float | None
     softcap: float | None
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
+
+
+class Options(ScoreOptions, total=False):
+    """The options of `attention` that say what is computed."""
+
+    causal: Causal
     query_lengths: ArrayLike | None
     key_lengths: ArrayLike | None
 
 
-def check_names(function: str, options: Any) -> None:
-    """Raise TypeError for an option that `attention` does not have."""
+def check_names(function: str, options: Any, names: tuple[str, ...] = NAMES) -> None:
+    """Raise TypeError for an option that is not among `names`."""
     for name in options:
-        if name not in NAMES:
+        if name not in names:
             raise TypeError(
                 f"{function}: options must be among those of `attention` "
-                f"({', '.join(NAMES)}), got {name!r}"
+                f"({', '.join(names)}), got {name!r}"
             )
 
 
