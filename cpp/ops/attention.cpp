@@ -44,12 +44,12 @@ class Attention {
         const Size largest = std::clamp<Size>(std::min(most, even), 1, strip_count_);
         chunks_ = (strip_count_ + largest - 1) / largest;
         chunk_ = (strip_count_ + chunks_ - 1) / chunks_;
-        AttentionCarver sizes(nullptr);
+        Carver sizes(nullptr);
         carve(sizes);
         const Scratch scratch(sizes.used(), workers);
         parallel_for(workers, checked_multiply(shape_.shared, chunks_),
                      [&](Worker& worker, Size begin, Size end) {
-                         AttentionCarver carver(scratch.of_worker(worker.index()));
+                         Carver carver(scratch.of_worker(worker.index()));
                          Own own = carve(carver);
                          for (Size index = begin; index < end; ++index)
                              if (!run_chunk(worker, own, chunk_of(index))) return;
@@ -79,7 +79,7 @@ class Attention {
                                 kernels_.strip_keys);
     }
 
-    Own carve(AttentionCarver& carver) const {
+    Own carve(Carver& carver) const {
         const Size rows = checked_multiply(chunk_, kernels_.rows);
         Own own = {};
         own.queries = carver.take<T>(checked_multiply(rows, shape_.features));

@@ -38,14 +38,14 @@ class AttentionDecode {
                              static_cast<double>(shape_.features + shape_.value_features) *
                              static_cast<double>(strips_.item);
         const int workers = workers_for(bytes / bytes_per_nanosecond, items);
-        AttentionCarver sizes(nullptr), common_sizes(nullptr);
+        Carver sizes(nullptr), common_sizes(nullptr);
         carve(sizes);
         carve_common(common_sizes, items);
         const Scratch scratch(sizes.used(), workers), common(common_sizes.used(), 1);
-        AttentionCarver common_carver(common.of_worker(0));
+        Carver common_carver(common.of_worker(0));
         const Common partial = carve_common(common_carver, items);
         parallel_for(workers, items, [&](Worker& worker, Size begin, Size end) {
-            AttentionCarver carver(scratch.of_worker(worker.index()));
+            Carver carver(scratch.of_worker(worker.index()));
             Own own = carve(carver);
             for (Size item = begin; item < end; ++item)
                 if (!run_stretch(worker, own, partial, item)) return;
@@ -68,14 +68,14 @@ class AttentionDecode {
         T* averages;  // [panels][tile rows][columns]
     };
 
-    Own carve(AttentionCarver& carver) const {
+    Own carve(Carver& carver) const {
         Own own = {};
         own.queries = carver.take<T>(checked_multiply(kernels_.rows, shape_.features));
         own.value = carver.take<T>(shape_.value_features);
         own.buffers = strips_.carve_buffers(carver);
         return own;
     }
-    Common carve_common(AttentionCarver& carver, Size items) const {
+    Common carve_common(Carver& carver, Size items) const {
         const Size rows = checked_multiply(items, kernels_.rows);
         Common common = {};
         common.level = carver.take<T>(rows);

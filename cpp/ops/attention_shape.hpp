@@ -7,8 +7,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "core/checked.hpp"
-#include "core/scratch.hpp"
+#include "core/carver.hpp"
 #include "kernels/table.hpp"
 #include "ops/attention.hpp"
 
@@ -30,24 +29,6 @@ std::ptrdiff_t batch_offset(const View& view, std::ptrdiff_t entry, int own_axes
     }
     return offset;
 }
-
-// Cuts scratch memory into arrays; without memory it only counts.
-class AttentionCarver {
-  public:
-    explicit AttentionCarver(char* memory) : memory_(memory) {}
-    template <class Item>
-    Item* take(std::ptrdiff_t count) {
-        char* at = memory_ == nullptr ? nullptr : memory_ + used_;
-        const auto bytes = checked_multiply(count, static_cast<std::ptrdiff_t>(sizeof(Item)));
-        used_ = checked_add(used_, round_up(bytes, scratch_alignment));
-        return reinterpret_cast<Item*>(at);
-    }
-    std::ptrdiff_t used() const { return used_; }
-
-  private:
-    char* memory_;
-    std::ptrdiff_t used_ = 0;
-};
 
 // Some of the rows that share keys.
 struct AttentionRows {

@@ -27,7 +27,7 @@ AttentionStrips<T>::AttentionStrips(const AttentionShape& call_shape)
       factor(transforms ? log2_e : arguments.scale * log2_e) {}
 
 template <class T>
-AttentionBuffers<T> AttentionStrips<T>::carve_buffers(AttentionCarver& carver) const {
+AttentionBuffers<T> AttentionStrips<T>::carve_buffers(Carver& carver) const {
     const std::ptrdiff_t rows = kernels.rows, elements = rows * kernels.strip_keys;
     AttentionBuffers<T> buffers;
     buffers.scores = carver.take<T>(elements);
@@ -42,8 +42,7 @@ AttentionBuffers<T> AttentionStrips<T>::carve_buffers(AttentionCarver& carver) c
 }
 
 template <class T>
-AttentionSpecials<T> AttentionStrips<T>::carve_specials(AttentionCarver& carver,
-                                                        std::ptrdiff_t count,
+AttentionSpecials<T> AttentionStrips<T>::carve_specials(Carver& carver, std::ptrdiff_t count,
                                                         std::ptrdiff_t panels) const {
     AttentionSpecials<T> specials;
     specials.count = 0;

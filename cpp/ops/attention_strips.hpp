@@ -33,8 +33,8 @@ class AttentionStrips {
   public:
     explicit AttentionStrips(const AttentionShape& shape);
 
-    AttentionBuffers<T> carve_buffers(AttentionCarver& carver) const;
-    AttentionSpecials<T> carve_specials(AttentionCarver& carver, std::ptrdiff_t count,
+    AttentionBuffers<T> carve_buffers(Carver& carver) const;
+    AttentionSpecials<T> carve_specials(Carver& carver, std::ptrdiff_t count,
                                         std::ptrdiff_t panels) const;
 
     // Rows of a (..., heads, queries, features) array as a panel [features][tile rows].

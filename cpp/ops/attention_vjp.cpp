@@ -53,7 +53,7 @@ class AttentionVjp : AttentionVjpParts<T> {
         const Size items = checked_multiply(shape_.shared, divided_ ? parts_ : 1);
         const int workers =
             workers_for(2.5 * shape_.multiply_adds() / multiply_adds_per_nanosecond, items);
-        AttentionCarver sizes(nullptr);
+        Carver sizes(nullptr);
         carve(sizes);
         const Size sums = round_up(query_sum_elements(), scratch_alignment);
         const Scratch scratch(sizes.used(), workers);
@@ -62,7 +62,7 @@ class AttentionVjp : AttentionVjpParts<T> {
                              1);
         T* const query_sums = reinterpret_cast<T*>(common.of_worker(0));
         parallel_for(workers, items, [&](Worker& worker, Size begin, Size end) {
-            AttentionCarver carver(scratch.of_worker(worker.index()));
+            Carver carver(scratch.of_worker(worker.index()));
             Own own = carve(carver);
             for (Size item = begin; item < end; ++item) {
                 if (divided_) {

@@ -60,7 +60,7 @@ class AttentionVjpParts {
                                 panels_ * kernels_.columns);
     }
 
-    Own carve(AttentionCarver& carver) const {
+    Own carve(Carver& carver) const {
         const Size rows = chunk_rows(), columns = kernels_.columns;
         const Size all_rows = strip_count_ * kernels_.rows;
         const Size padded = rows * kernels_.strip_keys + kernels_.columns;

@@ -13,6 +13,7 @@
 #include <new>
 #include <thread>
 
+#include "core/carver.hpp"
 #include "core/checked.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
@@ -42,23 +43,6 @@ std::ptrdiff_t depth_of_blocks(std::ptrdiff_t depth, std::ptrdiff_t longest) {
     return even_block(depth, std::min(longest, blocks_of(depth, 2)), 16);
 }
 
-// Cuts one block of memory into arrays.
-class Carver {
-  public:
-    explicit Carver(char* memory) noexcept : begin_(memory) {}
-    template <class T>
-    T* take(std::ptrdiff_t count) {
-        T* const place = reinterpret_cast<T*>(begin_ + used_);
-        used_ = checked_add(used_, round_up(checked_multiply(count, sizeof(T)), 64));
-        return place;
-    }
-    std::ptrdiff_t used() const noexcept { return used_; }
-
-  private:
-    char* begin_;
-    std::ptrdiff_t used_ = 0;
-};
-
 // One block of B times all rows of A.
 struct Phase {
     std::ptrdiff_t batch, row, column, columns, depth, depths;
@@ -86,7 +70,7 @@ class Gemm {
           phases_(checked_multiply(checked_multiply(plan.batches, bands_),
                                    checked_multiply(column_blocks_, depth_blocks_))) {}
 
-    unsigned run() { return small_batches() ? run_batches() : run_phases(); }
+    unsigned run() { return small_batches() || few_rows() ? run_groups() : run_phases(); }
 
   private:
     // Products that are too small for several threads, but many.
@@ -95,17 +79,27 @@ class Gemm {
                plan_.operations() / static_cast<double>(plan_.batches) < shared_from;
     }
 
-    unsigned run_batches() {
+    // Too few blocks of rows for threads to share a block of columns evenly, but enough of those.
+    bool few_rows() const noexcept {
+        const std::ptrdiff_t threads = threads_in_effect();
+        return threads > 1 && row_tasks_ < 4 * threads && groups() >= 4 * threads;
+    }
+
+    // Blocks of columns (of a band, of a batch): all that is summed into the same elements of C.
+    std::ptrdiff_t groups() const noexcept { return phases_ / depth_blocks_; }
+
+    // Each thread packs and multiplies groups of its own.
+    unsigned run_groups() {
         const int workers =
-            workers_for(plan_.operations() / multiply_adds_per_nanosecond, plan_.batches);
+            workers_for(plan_.operations() / multiply_adds_per_nanosecond, groups());
         Carver sizes(nullptr);
         carve_shared(sizes);
         Own unused;
         carve_own(sizes, unused);
         const Scratch scratch(sizes.used(), workers);
-        const std::ptrdiff_t phases = phases_ / plan_.batches;
+        const std::ptrdiff_t phases = depth_blocks_;
         return parallel_for(
-            workers, plan_.batches, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+            workers, groups(), [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
                 Carver carver(scratch.of_worker(worker.index()));
                 const Shared shared = carve_shared(carver);
                 Own own;

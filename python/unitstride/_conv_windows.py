@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
 from unitstride import _arguments, _outputs
+from unitstride.convolution import correlate
 from unitstride.einsum import einsum
 
 Array = NDArray[Any]
@@ -200,10 +201,42 @@ def labels(axes: int) -> tuple[str, str]:
     return _PLACES[-axes:], _TAPS[-axes:]
 
 
+def _moves_along_lines(conv: Conv) -> bool:
+    """Say whether each channel has one kernel of its own, whose rows move along lines."""
+    return (
+        conv.groups == conv.x.shape[1] == conv.w.shape[0]
+        and conv.stride[-1] == conv.dilation[-1] == 1
+        and conv.x.dtype.itemsize >= 4
+        and 0 not in conv.shape
+    )
+
+
+def _by_lines(conv: Conv, x: Array, out: Array, begun: bool) -> None:
+    """Correlate the lines of each channel with the rows of its kernel, and add these."""
+    for tap in product(*map(range, conv.taps[:-1])):
+        met = [
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=False)
+        ]
+        place: Any = (slice(None), 0, *tap)
+        rows = conv.w[place]
+        kernel = rows.reshape(1, -1, *(1,) * len(tap), conv.taps[-1])
+        lines = x[_at(*met, slice(None))]
+        if begun:
+            out += correlate(lines, kernel, "valid", method="direct")
+        else:
+            correlate(lines, kernel, "valid", method="direct", out=out)
+        begun = True
+
+
 def forward(conv: Conv, out: Array, begun: bool) -> None:
     """Write the convolution into `out`, (batch, outputs, *places); added to it where begun."""
+    spread = padded(conv.x, conv.before, conv.after)
+    if _moves_along_lines(conv):
+        _by_lines(conv, spread, out, begun)
+        return
     view = windows(
-        padded(conv.x, conv.before, conv.after),
+        spread,
         conv.groups,
         conv.places,
         conv.taps,
@@ -222,39 +255,75 @@ def forward(conv: Conv, out: Array, begun: bool) -> None:
     )
 
 
+class _Class(NamedTuple):
+    """Elements of x along an axis that meet the same taps: every stride-th of them."""
+
+    chosen: slice  # of x
+    taps: slice  # in reverse order
+    taken: int  # taps
+    before: int  # zeros that the cotangent needs
+    after: int
+
+
+def _classes(conv: Conv, axis: int) -> list[_Class]:
+    """Return the classes of an axis; one for each step of the stride."""
+    step, spread, taps = conv.stride[axis], conv.dilation[axis], conv.taps[axis]
+    pad, length = conv.before[axis], conv.x.shape[2 + axis]
+    found = []
+    for rest in range(step):
+        # Elements at step * a + rest - pad meet output a - m with tap rest + step * m.
+        first, last = -(-(pad - rest) // step), (pad + length - 1 - rest) // step
+        count = max(0, -(-(taps - rest) // step))
+        if first > last:
+            continue
+        reach = spread * (count - 1)
+        found.append(
+            _Class(
+                slice(step * first + rest - pad, None, step),
+                slice(rest + step * (count - 1), rest - step if rest >= step else None, -step),
+                count,
+                reach - first,
+                last - (conv.places[axis] - 1),
+            )
+        )
+    return found
+
+
 def input_gradient(conv: Conv, cotangent: Array) -> Array:
-    """Return the gradient of x, without batch where x has none."""
+    """Return the gradient of x: the cotangent under the kernel turned round."""
+    if any(s > 1 and d > 1 for s, d in zip(conv.stride, conv.dilation, strict=True)):
+        return _input_gradient_by_taps(conv, cotangent)
     result = _outputs.fresh(conv.x, conv.x.shape)
     axes = len(conv.taps)
     places, taps = labels(axes)
     w = grouped(conv.w, conv.groups)
-    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
     target = result.reshape(conv.x.shape[0], conv.groups, -1, *conv.x.shape[2:])
-    if all(step == 1 for step in conv.stride):
-        # The cotangent under the kernel turned round.
-        reach = [d * (m - 1) for d, m in zip(conv.dilation, conv.taps, strict=True)]
-        before = [far - p for far, p in zip(reach, conv.before, strict=True)]
-        after = [far - q for far, q in zip(reach, conv.after, strict=True)]
+    for chosen in product(*(_classes(conv, axis) for axis in range(axes))):
+        part = target[_at(*(own.chosen for own in chosen))]
+        if any(own.taken == 0 for own in chosen):
+            part[...] = 0
+            continue
+        spread = padded(cotangent, [o.before for o in chosen], [o.after for o in chosen])
         view = windows(
-            padded(cotangent, before, after),
+            spread,
             conv.groups,
-            conv.x.shape[2:],
-            conv.taps,
-            conv.stride,
+            part.shape[3:],
+            [own.taken for own in chosen],
+            (1,) * axes,
             conv.dilation,
         )
-        turned = w[_at(*[slice(None, None, -1)] * axes)]
-        equation = f"ngo{places}{taps},goc{taps}->ngc{places}"
-        einsum(equation, view, turned, out=target)
-        return result
-    # Tap by tap, to the places that the tap reads.
-    wide = _outputs.fresh(
-        conv.x,
-        (
-            *conv.x.shape[:2],
-            *(p + n + q for p, q, n in _ends(conv.x, conv.before, conv.after)),
-        ),
-    )
+        turned = w[_at(*(own.taps for own in chosen))]
+        einsum(f"ngo{places}{taps},goc{taps}->ngc{places}", view, turned, out=part)
+    return result
+
+
+def _input_gradient_by_taps(conv: Conv, cotangent: Array) -> Array:
+    """Add each tap's part to the places that it reads."""
+    places, _ = labels(len(conv.taps))
+    w = grouped(conv.w, conv.groups)
+    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    ends = _ends(conv.x, conv.before, conv.after)
+    wide = _outputs.fresh(conv.x, (*conv.x.shape[:2], *(p + n + q for p, q, n in ends)))
     wide[...] = 0
     spread = wide.reshape(conv.x.shape[0], conv.groups, -1, *wide.shape[2:])
     for tap in product(*map(range, conv.taps)):
@@ -262,16 +331,9 @@ def input_gradient(conv: Conv, cotangent: Array) -> Array:
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=True)
         )
-        einsum(
-            f"ngo{places},goc->ngc{places}",
-            slope,
-            w[_at(*tap)],
-            out=spread[_at(*met)],
-            beta=1.0,
-        )
-    inner = tuple(slice(p, p + n) for p, _, n in _ends(conv.x, conv.before, conv.after))
-    result[...] = wide[_at(*inner)]
-    return result
+        target = spread[_at(*met)]
+        einsum(f"ngo{places},goc->ngc{places}", slope, w[_at(*tap)], out=target, beta=1.0)
+    return np.ascontiguousarray(wide[_at(*(slice(p, p + n) for p, _, n in ends))])
 
 
 def weight_gradient(conv: Conv, cotangent: Array) -> Array:
