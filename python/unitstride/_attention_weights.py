@@ -15,7 +15,22 @@ DType = np.dtype[Any]
 
 
 class AttentionStatistics(NamedTuple):
-    """What `attention_statistics` returns."""
+    """What `attention_statistics` returns.
+
+    Attributes
+    ----------
+    column_sums : ndarray, shape (..., heads, keys)
+        The weights of each key, summed over the queries.
+    entropy : ndarray, shape (..., heads, queries)
+        The entropy of the weights of each query.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unitstride import attention_statistics
+    >>> attention_statistics(np.zeros((1, 2, 1)), np.zeros((1, 2, 1))).column_sums
+    array([[1., 1.]])
+    """
 
     column_sums: Array
     entropy: Array
