@@ -44,6 +44,8 @@ def plain(
     q, k, v = (np.asarray(array).astype(np.float64) for array in (query, key, value))
     repeat = q.shape[-3] // max(k.shape[-3], 1)
     k, v = np.repeat(k, repeat, axis=-3), np.repeat(v, repeat, axis=-3)
+    batch = np.broadcast_shapes(*(array.shape[:-3] for array in (q, k, v)))
+    q, k, v = (np.broadcast_to(array, (*batch, *array.shape[-3:])) for array in (q, k, v))
     scale = max(q.shape[-1], 1) ** -0.5 if scale is None else scale
     scores = (q @ k.swapaxes(-1, -2)) * scale
     size = np.abs(scale) * (np.abs(q) @ np.abs(k).swapaxes(-1, -2))
@@ -89,8 +91,7 @@ def plain(
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
     """Sum over what broadcasting from `shape` repeats."""
-    extra = array.ndim - len(shape)
-    array = array.sum(axis=tuple(range(extra)))
+    array = array.sum(axis=tuple(range(array.ndim - len(shape))))
     axes = tuple(k for k, n in enumerate(shape) if n == 1)
     return np.asarray(array.sum(axis=axes, keepdims=True).reshape(shape))
 
@@ -103,6 +104,8 @@ def plain_vjp(
     q, k, v, g = (np.asarray(x).astype(np.float64) for x in (query, key, value, cotangent))
     repeat = q.shape[-3] // max(k.shape[-3], 1)
     k, v = np.repeat(k, repeat, axis=-3), np.repeat(v, repeat, axis=-3)
+    batch = np.broadcast_shapes(*(array.shape[:-3] for array in (q, k, v)))
+    q, k, v = (np.broadcast_to(array, (*batch, *array.shape[-3:])) for array in (q, k, v))
     p, out = expected.weights, expected.out
     product = (g * out).sum(axis=-1, keepdims=True)
     sizes = (np.abs(g) * np.abs(out)).sum(axis=-1, keepdims=True)
@@ -243,10 +246,14 @@ def make_case(
     options: set[str],
 ) -> Case:
     """Draw arrays and options; `options` says which are there."""
+    # One of the arrays, drawn too, has the whole batch.
+    batches = [batch, _narrowed(random, batch), _narrowed(random, batch)]
+    first, second, third = (batches[k] for k in random.permutation(3))
     shapes = [
-        (*_narrowed(random, batch), heads[k > 0], lengths[k > 0], features[k > 1]) for k in range(3)
+        (*first, heads[0], lengths[0], features[0]),
+        (*second, heads[1], lengths[1], features[0]),
+        (*third, heads[1], lengths[1], features[1]),
     ]
-    shapes[0] = (*batch, *shapes[0][-3:])
     q, k, v = (
         lay_out(random, random.standard_normal(shape).astype(dtype_of(name))) for shape in shapes
     )

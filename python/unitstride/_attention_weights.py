@@ -20,16 +20,16 @@ class AttentionStatistics(NamedTuple):
     Attributes
     ----------
     column_sums : ndarray, shape (..., heads, keys)
-        The sum over the queries of the weights of each key.
+        The weights of each key, summed over the queries.
     entropy : ndarray, shape (..., heads, queries)
-        The entropy of each query's weights, in units of the natural logarithm.
+        The entropy of the weights of each query.
 
     Examples
     --------
     >>> import numpy as np
     >>> from unitstride import attention_statistics
-    >>> attention_statistics(np.zeros((1, 1, 3)), np.zeros((1, 2, 3))).column_sums
-    array([[0.5, 0.5]])
+    >>> attention_statistics(np.zeros((1, 2, 1)), np.zeros((1, 2, 1))).column_sums
+    array([[1., 1.]])
     """
 
     column_sums: Array

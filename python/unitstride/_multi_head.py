@@ -16,7 +16,24 @@ Array = NDArray[Any]
 
 
 class MultiHeadGradients(NamedTuple):
-    """What `multi_head_attention_vjp` returns; None for what was not given."""
+    """What `multi_head_attention_vjp` returns; None for what was not given.
+
+    Attributes
+    ----------
+    x, w_q, w_k, w_v, w_o, context : ndarray or None
+        Gradients of the arguments of these names, of their shapes.
+    biases : tuple of 4 ndarray or None
+        Gradients of the biases, in the order of the weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unitstride import multi_head_attention_vjp
+    >>> x = np.ones((3, 2))
+    >>> found = multi_head_attention_vjp(x, x[[0]], x[[0]], x[[0]], x[:, :1], x @ x.T, num_heads=1)
+    >>> found.w_v
+    array([[18., 18.]])
+    """
 
     x: Array
     w_q: Array

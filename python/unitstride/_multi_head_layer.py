@@ -18,7 +18,27 @@ WEIGHTS = ("w_q", "w_k", "w_v", "w_o")
 
 
 class MultiHeadWeights(NamedTuple):
-    """What `multi_head_weights` returns: arguments of `multi_head_attention` in their order."""
+    """What `multi_head_weights` returns: arguments of `multi_head_attention` in their order.
+
+    Attributes
+    ----------
+    w_q, w_o : ndarray
+        The first and the last projection.
+    w_k, w_v : ndarray or None
+        None where `w_q` is packed.
+    biases : tuple of 4 ndarray or None
+        In the order of the weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from unitstride import MultiHeadWeights, multi_head_attention
+    >>> one = np.eye(2)
+    >>> weights = MultiHeadWeights(one, one, one, one, (None, None, None, None))
+    >>> multi_head_attention(one, *weights[:4], biases=weights.biases, num_heads=1, scale=0.0)
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
+    """
 
     w_q: Array
     w_k: Array | None
