@@ -196,6 +196,12 @@ def grouped(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
 
 
+def by_group(array: Array, groups: int) -> Array:
+    """View (batch, channels, *lengths) as (batch, groups, channels of a group, *lengths)."""
+    batch, channels, *lengths = array.shape
+    return array.reshape(batch, groups, channels // groups, *lengths)
+
+
 def labels(axes: int) -> tuple[str, str]:
     """Return the labels of places and of taps."""
     return _PLACES[-axes:], _TAPS[-axes:]
@@ -244,7 +250,7 @@ def forward(conv: Conv, out: Array, begun: bool) -> None:
         conv.dilation,
     )
     places, taps = labels(len(conv.taps))
-    target = out.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    target = by_group(out, conv.groups)
     assert np.may_share_memory(target, out) or not out.size
     einsum(
         f"ngc{places}{taps},goc{taps}->ngo{places}",
@@ -297,7 +303,7 @@ def input_gradient(conv: Conv, cotangent: Array) -> Array:
     axes = len(conv.taps)
     places, taps = labels(axes)
     w = grouped(conv.w, conv.groups)
-    target = result.reshape(conv.x.shape[0], conv.groups, -1, *conv.x.shape[2:])
+    target = by_group(result, conv.groups)
     for chosen in product(*(_classes(conv, axis) for axis in range(axes))):
         part = target[_at(*(own.chosen for own in chosen))]
         if any(own.taken == 0 for own in chosen):
@@ -321,11 +327,11 @@ def _input_gradient_by_taps(conv: Conv, cotangent: Array) -> Array:
     """Add each tap's part to the places that it reads."""
     places, _ = labels(len(conv.taps))
     w = grouped(conv.w, conv.groups)
-    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    slope = by_group(cotangent, conv.groups)
     ends = _ends(conv.x, conv.before, conv.after)
     wide = _outputs.fresh(conv.x, (*conv.x.shape[:2], *(p + n + q for p, q, n in ends)))
     wide[...] = 0
-    spread = wide.reshape(conv.x.shape[0], conv.groups, -1, *wide.shape[2:])
+    spread = by_group(wide, conv.groups)
     for tap in product(*map(range, conv.taps)):
         met = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
@@ -347,6 +353,6 @@ def weight_gradient(conv: Conv, cotangent: Array) -> Array:
         conv.dilation,
     )
     places, taps = labels(len(conv.taps))
-    slope = cotangent.reshape(conv.shape[0], conv.groups, -1, *conv.places)
+    slope = by_group(cotangent, conv.groups)
     equation = f"ngo{places},ngc{places}{taps}->goc{taps}"
     return np.asarray(einsum(equation, slope, view)).reshape(conv.w.shape)
