@@ -92,6 +92,9 @@ def _check(case: Case, name: str, random: np.random.Generator) -> None:
         got = found[key].astype(np.float64)
         assert got.shape == exact.shape
         least = 2.0**-24 if name == "float16" else 1e-35
+        if name == "float16" and key == "sinks":
+            # Results below 2^-14 are rounded to multiples of 2^-24, and each meets its cotangent.
+            least += 2.0**-25 * float(np.abs(cotangent.astype(np.float64)).sum())
         given = case.ours.get(key, case.arrays[0]).dtype
         digits = {"bfloat16": 8, "float16": 11, "float32": 24}.get(given.name, 53)
         own = 2.0**-digits * np.abs(exact)

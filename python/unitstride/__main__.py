@@ -21,6 +21,7 @@ _BENCHES = {
     "einsum": "_bench_einsum",
     "optim": "_bench_optim",
     "attention": "_bench_attention",
+    "convolution": "_bench_convolution",
 }
 
 
