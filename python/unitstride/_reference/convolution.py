@@ -9,6 +9,9 @@ computed in float32 and rounded once; every other dtype in itself.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from unitstride._float_status import INVALID, OVERFLOW
+from unitstride._threads import get_num_threads
 
 Array = NDArray[Any]
 
@@ -23,6 +27,7 @@ BOUNDARIES = ("zero", "reflect", "replicate", "circular", "symmetric")
 
 _LONG_KERNEL = 32  # taps; NumPy's own function, line by line, is faster from here on
 _MANY_SPECIAL = 1000  # elements that are not finite
+_ELEMENTS_FOR_THREADS = 1 << 17  # of transforms; starting threads takes longer for fewer
 _BATCH_ELEMENTS = 1 << 18  # of blocks that are transformed together: they stay in a cache
 
 
@@ -144,7 +149,11 @@ def block_size(taps: int, window: int) -> int:
 
 
 def _blocks(x: Array, k: Array, size: int, result: Array) -> None:
-    """Overlap-save: the window `x` of all lines, (lines, window), into `result`, (lines, count)."""
+    """Overlap-save: the window `x` of all lines, (lines, window), into `result`, (lines, count).
+
+    Lines, or where there is one, batches of its blocks, run side by side in threads: NumPy gives
+    the interpreter free for a transform.
+    """
     forward: Any = np.fft.rfft
     backward: Any = np.fft.irfft
     if result.dtype.kind == "c":
@@ -153,16 +162,36 @@ def _blocks(x: Array, k: Array, size: int, result: Array) -> None:
     spectrum = forward(k, size, axis=-1)
     step = size - taps + 1
     blocks = -(-count // step)
-    batch = max(1, _BATCH_ELEMENTS // size)
-    for line in range(len(result)):
+    batch = max(1, min(_BATCH_ELEMENTS // size, -(-blocks // (2 * get_num_threads()))))
+
+    def run_batch(line: int, pieces: Array, first: int) -> None:
         own = spectrum[line % len(spectrum)]
+        with np.errstate(all="ignore"):  # a thread has its own
+            sums = backward(forward(pieces[first : first + batch], axis=-1) * own, size, axis=-1)
+        found = sums[:, taps - 1 :].reshape(-1)[: count - first * step]
+        result[line, first * step : first * step + found.size] = found
+
+    def run_line(line: int) -> None:
         window = np.zeros((blocks - 1) * step + size, result.dtype)
         window[: x.shape[-1]] = x[line]
         pieces = sliding_window_view(window, size)[::step]
-        for first in range(0, blocks, batch):
-            sums = backward(forward(pieces[first : first + batch], axis=-1) * own, size, axis=-1)
-            found = sums[:, taps - 1 :].reshape(-1)[: count - first * step]
-            result[line, first * step : first * step + found.size] = found
+        parts = [partial(run_batch, line, pieces, first) for first in range(0, blocks, batch)]
+        _side_by_side(parts, 1 if len(result) > 1 else blocks * size)
+
+    whole = len(result) * blocks * size
+    _side_by_side([partial(run_line, line) for line in range(len(result))], whole)
+
+
+def _side_by_side(calls: Sequence[Callable[[], None]], elements: int) -> None:
+    """Make calls in threads where they are worth it."""
+    threads = min(get_num_threads(), len(calls))
+    if threads == 1 or elements < _ELEMENTS_FOR_THREADS:
+        for call in calls:
+            call()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(call) for call in calls]:
+            done.result()
 
 
 def convolve_fft(x: Array, k: Array, out: Array, axis: int, start: int, boundary: int) -> int:
