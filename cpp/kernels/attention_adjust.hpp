@@ -101,33 +101,78 @@ inline Vec<T> transformed(const AttentionStrip& strip, const AttentionRow& row, 
     return s;
 }
 
+// Stretches of a row that are wholly within reach, where nothing but a mask or a bias acts.
 template <class T>
-void adjust(const AttentionStrip& strip) noexcept {
+inline Vec<T> mask_stretch(T* score, const unsigned char* mask, size begin, size end,
+                           Vec<T> most) noexcept {
+    for (size k = begin; k < end; k += lanes<T>) {
+        const Vec<T> s = masked<T>(load(score + k), mask + k);
+        store(score + k, s);
+        most = max_or_second(most, s);
+    }
+    return most;
+}
+template <class T>
+inline Vec<T> bias_stretch(T* score, const T* biases, T factor, size begin, size end,
+                           Vec<T> most) noexcept {
+    const Vec<T> scale = splat(factor), low = splat(-infinity<T>);
+    for (size k = begin; k < end; k += lanes<T>) {
+        const Vec<T> bias = load(biases + k);
+        const Vec<T> sum = multiply_add(load(score + k), scale, bias);
+        const Vec<T> s = bias == low ? low : sum;  // an excluded score may be NaN
+        store(score + k, s);
+        most = max_or_second(most, s);
+    }
+    return most;
+}
+
+// One vector of a row: whatever acts on it.
+template <class T>
+inline Vec<T> adjusted(const AttentionStrip& strip, const AttentionRow& row, const T* score, size k,
+                       T* derivative) noexcept {
     using Lanes = std::make_index_sequence<static_cast<std::size_t>(lanes<T>)>;
     const Vec<T> low = splat(-infinity<T>);
+    if (k >= row.end || k + lanes<T> <= row.begin) return low;
+    Vec<T> s = load(score + k);
+    if (strip.transforms) s = transformed<T>(strip, row, s, k, derivative);
+    if (row.mask) s = masked<T>(s, row.mask + k);
+    if (k < row.begin || k + lanes<T> > row.end) {
+        const Vec<T> place = counting<T>(Lanes{});
+        s = place < splat(static_cast<T>(row.begin - k)) ? low : s;
+        s = place >= splat(static_cast<T>(row.end - k)) ? low : s;
+    }
+    return s;
+}
+
+template <class T>
+void adjust(const AttentionStrip& strip) noexcept {
     for (size r = 0; r < strip.rows; ++r) {
         const AttentionRow& row = strip.row[r];
         T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
         T* highest = static_cast<T*>(strip.highest) + r * lanes<T>;
         T* derivative = static_cast<T*>(strip.derivative);
         if (derivative) derivative += r * strip_keys<T>;
+        const bool masks = row.mask && !strip.transforms;
+        const bool biases = row.bias && !row.mask && strip.softcap == 0 && row.slope == 0;
         Vec<T> most = load(highest);
-        for (size k = strip.begin; k < strip.end; k += lanes<T>) {
-            if (k == strip.plain_begin && k < strip.plain_end) k = strip.plain_end;
-            if (k >= strip.end) break;
-            Vec<T> s = low;
-            if (k < row.end && k + lanes<T> > row.begin) {
-                s = load(score + k);
-                if (strip.transforms) s = transformed<T>(strip, row, s, k, derivative);
-                if (row.mask) s = masked<T>(s, row.mask + k);
-                if (k < row.begin || k + lanes<T> > row.end) {
-                    const Vec<T> place = counting<T>(Lanes{});
-                    s = place < splat(static_cast<T>(row.begin - k)) ? low : s;
-                    s = place >= splat(static_cast<T>(row.end - k)) ? low : s;
-                }
+        for (size k = strip.begin; k < strip.end;) {
+            if (k == strip.plain_begin && k < strip.plain_end) {
+                k = strip.plain_end;
+                continue;
             }
+            size stop = k < strip.plain_begin ? strip.plain_begin : strip.end;
+            if (row.end < stop) stop = k + (row.end - k) / lanes<T> * lanes<T>;
+            if ((masks || biases) && k >= row.begin && stop > k) {
+                most = masks ? mask_stretch<T>(score, row.mask, k, stop, most)
+                             : bias_stretch<T>(score, static_cast<const T*>(row.bias),
+                                               static_cast<T>(strip.scale), k, stop, most);
+                k = stop;
+                continue;
+            }
+            const Vec<T> s = adjusted<T>(strip, row, score, k, derivative);
             store(score + k, s);
             most = max_or_second(most, s);
+            k += lanes<T>;
         }
         store(highest, most);
     }
