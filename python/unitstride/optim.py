@@ -19,6 +19,7 @@ from unitstride._optim_cycles import (
 )
 from unitstride._optim_momenta import SGD, Lion, NAdam, RAdam
 from unitstride._optim_momentum_steps import lion_step, sgd_step
+from unitstride._optim_rows import adam_rows_step, sgd_rows_step
 from unitstride._optim_scaled import Adagrad, Adamax, RMSprop
 from unitstride._optim_scaled_steps import adagrad_step, adamax_step, rmsprop_step
 from unitstride._optim_schedules import (
@@ -42,6 +43,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "adagrad_step",
+    "adam_rows_step",
     "adam_step",
     "adamax_step",
     "check_gradient",
@@ -65,6 +67,7 @@ __all__ = [
     "polynomial_schedule",
     "radam_step",
     "rmsprop_step",
+    "sgd_rows_step",
     "sgd_step",
     "step_schedule",
 ]
