@@ -17,6 +17,7 @@ from unitstride._optim_cycles import (
     join_schedules,
     one_cycle_schedule,
 )
+from unitstride._optim_matrix_steps import adafactor_step, lamb_step, muon_step
 from unitstride._optim_momenta import SGD, Lion, NAdam, RAdam
 from unitstride._optim_momentum_steps import lion_step, sgd_step
 from unitstride._optim_rows import adam_rows_step, sgd_rows_step
@@ -42,6 +43,7 @@ __all__ = [
     "NAdam",
     "RAdam",
     "RMSprop",
+    "adafactor_step",
     "adagrad_step",
     "adam_rows_step",
     "adam_step",
@@ -59,8 +61,10 @@ __all__ = [
     "inverse_time_schedule",
     "jacobian",
     "join_schedules",
+    "lamb_step",
     "linear_schedule",
     "lion_step",
+    "muon_step",
     "nadam_step",
     "numerical_gradient",
     "one_cycle_schedule",
