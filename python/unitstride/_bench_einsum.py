@@ -21,8 +21,8 @@ from unitstride import _bench_peers, _records
 from unitstride._bench import measure
 from unitstride._bench_contractions import Contraction, contractions
 from unitstride._bench_peers import Call, Unavailable
-from unitstride._bench_problems import limits, show_progress
-from unitstride._bench_tables import format_time, show_head
+from unitstride._bench_problems import limits, show_group, show_progress
+from unitstride._bench_tables import show_head
 
 Array = NDArray[Any]
 
@@ -172,17 +172,6 @@ def run_case(case: Contraction, rounds: int, peers: Sequence[str]) -> Result:
 # Tables.
 
 
-def _row(result: Result, peers: Sequence[str]) -> list[str]:
-    times = result.times
-    if not times:
-        return [result.case.title, "not run", *[""] * len(peers), "", ""]
-    own = times[_OWN]
-    ratios = [f"{times[peer] / own:.2f}x" if peer in times else "-" for peer in peers]
-    limit = "-" if result.limit is None else f"{100 * result.limit / own:.0f} %"
-    plain = f"{own / times[_PLAIN]:.2f}x" if _PLAIN in times else "-"
-    return [result.case.title, format_time(own), *ratios, limit, plain]
-
-
 def _means(results: Sequence[Result], peers: Sequence[str]) -> list[str]:
     """Return the geometric mean of the ratios to each peer."""
     row = ["geometric mean", ""]
@@ -190,18 +179,6 @@ def _means(results: Sequence[Result], peers: Sequence[str]) -> list[str]:
         logs = [math.log(r.times[peer] / r.times[_OWN]) for r in results if peer in r.times]
         row.append(f"{math.exp(sum(logs) / len(logs)):.2f}x" if logs else "-")
     return [*row, "", ""]
-
-
-def show_group(group: str, results: Sequence[Result], peers: Sequence[str]) -> None:
-    """Print one table."""
-    rows = [[group, "time", *peers, "of limit", "/ plain"], *(_row(r, peers) for r in results)]
-    if len(results) > 2:
-        rows.append(_means(results, peers))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    print()
-    for row in rows:
-        cells = (f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))
-        print(f"{row[0]:<{widths[0]}}  " + "  ".join(cells))
 
 
 def run(
@@ -222,7 +199,8 @@ def run(
             members.append(run_case(case, rounds, found))
         show_progress("")
         if show:
-            show_group(group, members, found)
+            means = _means(members, found) if len(members) > 2 else ()
+            show_group(group, members, found, means)
         results += members
     seconds = time.perf_counter() - start
     if show:

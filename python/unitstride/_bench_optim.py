@@ -5,7 +5,6 @@ memory traffic of the step over the bandwidth of a copy with stores past the cac
 """
 
 import importlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,8 @@ import unitstride
 from unitstride import _backend, _bench_peers, _records
 from unitstride._bench import measure
 from unitstride._bench_peers import Call, Unavailable
-from unitstride._bench_tables import format_time, show_head
+from unitstride._bench_problems import show_group, show_progress
+from unitstride._bench_tables import show_head
 
 Array = NDArray[Any]
 Arrays = list[Array]
@@ -262,27 +262,6 @@ def run_case(case: Step, rounds: int, peers: Sequence[str]) -> Result:
     return result
 
 
-def _row(result: Result, peers: Sequence[str]) -> list[str]:
-    times = result.times
-    if not times:
-        return [result.case.title, "not run", *[""] * len(peers), "", ""]
-    own = times[_OWN]
-    ratios = [f"{times[peer] / own:.2f}x" if peer in times else "-" for peer in peers]
-    limit = "-" if result.limit is None else f"{100 * result.limit / own:.0f} %"
-    plain = f"{own / times[_PLAIN]:.2f}x" if _PLAIN in times else "-"
-    return [result.case.title, format_time(own), *ratios, limit, plain]
-
-
-def show_group(group: str, results: Sequence[Result], peers: Sequence[str]) -> None:
-    """Print one table."""
-    rows = [[group, "time", *peers, "of limit", "/ plain"], *(_row(r, peers) for r in results)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    print()
-    for row in rows:
-        cells = (f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))
-        print(f"{row[0]:<{widths[0]}}  " + "  ".join(cells), flush=True)
-
-
 def run(
     chosen: Sequence[Step], rounds: int, peers: Sequence[str], show: bool = True
 ) -> dict[str, Any]:
@@ -298,11 +277,9 @@ def run(
     for group in dict.fromkeys(case.group for case in chosen):
         members = []
         for case in (case for case in chosen if case.group == group):
-            if sys.stderr.isatty():
-                print(f"\r\x1b[K{case.title}", end="", file=sys.stderr, flush=True)
+            show_progress(case.title)
             members.append(run_case(case, rounds, found))
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        show_progress("")
         if show:
             show_group(group, members, found)
         results += members

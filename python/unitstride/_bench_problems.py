@@ -102,7 +102,8 @@ def run_problem(problem: Problem, rounds: int, peers: Sequence[str]) -> Result:
     return result
 
 
-def _row(result: Result, peers: Sequence[str]) -> list[str]:
+def row_of(result: Any, peers: Sequence[str]) -> list[str]:
+    """Return the cells of a result: its title, time, ratios, share of the limit, and / plain."""
     times = result.times
     if not times:
         return [result.case.title, "not run", *[""] * len(peers), "", ""]
@@ -113,9 +114,13 @@ def _row(result: Result, peers: Sequence[str]) -> list[str]:
     return [result.case.title, format_time(own), *ratios, limit, plain]
 
 
-def show_group(group: str, results: Sequence[Result], peers: Sequence[str]) -> None:
-    """Print one table."""
-    rows = [[group, "time", *peers, "of limit", "/ plain"], *(_row(r, peers) for r in results)]
+def show_group(
+    group: str, results: Sequence[Any], peers: Sequence[str], last: Sequence[str] = ()
+) -> None:
+    """Print one table, with a `last` row where there is one."""
+    rows = [[group, "time", *peers, "of limit", "/ plain"], *(row_of(r, peers) for r in results)]
+    if last:
+        rows.append(list(last))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     print()
     for row in rows:
