@@ -1,4 +1,5 @@
-// convolve(x, k, out, axis, start, boundary) -> status bits, and the plain calls as a whole:
+// convolve(x, k, out, axis, start, boundary) -> status bits, the same by Fourier transforms, and
+// the plain calls as a whole:
 // convolve_fast and correlate_fast(x, k, mode, axis) -> array or None.
 #include "ops/convolution.hpp"
 
@@ -7,6 +8,8 @@
 
 #include "bindings/module.hpp"
 #include "core/checked.hpp"
+#include "ops/convolution_fft.hpp"
+#include "ops/convolution_range.hpp"
 
 namespace unitstride {
 namespace {
@@ -17,8 +20,9 @@ constexpr const char* name = "convolve";
     throw Error(Error::Kind::value, quoted(name, argument) + text);
 }
 
-unsigned general_call(const py::array& x, const py::array& k, const py::array& out, int axis,
-                      std::ptrdiff_t start, int boundary) {
+// The checked arguments of a call, whose arrays outlive it.
+ConvolutionArguments checked(const py::array& x, const py::array& k, const py::array& out, int axis,
+                             std::ptrdiff_t start, int boundary) {
     ConvolutionArguments arguments;
     arguments.storage = storage_of(x, name, "x");
     check_type(k, x.dtype().num(), name, "k");
@@ -44,7 +48,45 @@ unsigned general_call(const py::array& x, const py::array& k, const py::array& o
     arguments.axis = axis;
     arguments.start = start;
     arguments.boundary = static_cast<Boundary>(boundary);
-    return without_gil(checked_multiply(x.size(), taps), [&] { return convolve(arguments); });
+    return arguments;
+}
+
+unsigned general_call(const py::array& x, const py::array& k, const py::array& out, int axis,
+                      std::ptrdiff_t start, int boundary) {
+    const ConvolutionArguments arguments = checked(x, k, out, axis, start, boundary);
+    return without_gil(checked_multiply(x.size(), arguments.k.shape[axis]),
+                       [&] { return convolve(arguments); });
+}
+
+int transform_call(const py::array& x, const py::array& k, const py::array& out, int axis,
+                   std::ptrdiff_t start, int boundary, bool complex_x, bool complex_k) {
+    const TransformArguments arguments = {checked(x, k, out, axis, start, boundary), complex_x,
+                                          complex_k};
+    return without_gil(out.size(), [&] { return convolve_fft(arguments); });
+}
+
+double range_call(const py::array& x, const py::array& k, int axis, std::ptrdiff_t segment) {
+    RangeArguments arguments;
+    arguments.storage = storage_of(x, "convolution_range", "x");
+    check_type(k, x.dtype().num(), "convolution_range", "k");
+    input_view(arguments.x, x, "convolution_range", "x");
+    input_view(arguments.k, k, "convolution_range", "k");
+    const int axes = arguments.x.axes;
+    if (axis < 0 || axis >= axes || arguments.k.axes != axes) refuse("axis", "is out of range");
+    for (int a = 0; a < axes; ++a)
+        if (a != axis && arguments.x.shape[a] != arguments.k.shape[a])
+            refuse("k", "must have the shape of `x` but along the axis");
+    if (segment < 1) refuse("segment", "must be positive");
+    arguments.axis = axis;
+    arguments.segment = segment;
+    return without_gil(x.size(), [&] { return convolution_range(arguments); });
+}
+
+double transform_time(std::ptrdiff_t lines, std::ptrdiff_t kernels, std::ptrdiff_t length,
+                      std::ptrdiff_t taps, std::ptrdiff_t outputs, bool is_complex,
+                      bool is_double) {
+    return convolve_fft_nanoseconds(lines, kernels, length, taps, outputs, is_complex,
+                                    is_double ? Storage::float64 : Storage::float32);
 }
 
 // A native float32 or float64 array whose steps are whole elements.
@@ -200,6 +242,14 @@ PyMethodDef methods[] = {
 void register_convolution(py::module_& module) {
     module.def(name, general_call, py::arg("x"), py::arg("k"), py::arg("out"), py::arg("axis"),
                py::arg("start"), py::arg("boundary"));
+    module.def("convolve_fft", transform_call, py::arg("x"), py::arg("k"), py::arg("out"),
+               py::arg("axis"), py::arg("start"), py::arg("boundary"), py::arg("complex_x"),
+               py::arg("complex_k"));
+    module.def("convolution_range", range_call, py::arg("x"), py::arg("k"), py::arg("axis"),
+               py::arg("segment"));
+    module.def("convolve_fft_nanoseconds", transform_time, py::arg("lines"), py::arg("kernels"),
+               py::arg("length"), py::arg("taps"), py::arg("outputs"), py::arg("is_complex"),
+               py::arg("is_double"));
     if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw py::error_already_set();
 }
 

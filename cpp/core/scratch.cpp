@@ -5,22 +5,26 @@
 #include <utility>
 
 #include "core/checked.hpp"
+#include "core/recycling.hpp"
 
 namespace unitstride {
 namespace {
 
 std::atomic<long> allocations_left{0};
 
-constexpr std::ptrdiff_t kept_bytes = 8 << 20;  // what a thread keeps between calls at the most
+// What a thread keeps between calls at the most; larger blocks are recycled as results are.
+constexpr std::ptrdiff_t kept_bytes = 8 << 20;
 constexpr std::ptrdiff_t slice_padding = 64;  // slices do not share cache lines, nor the same sets
 
 char* allocate(std::ptrdiff_t bytes) {
     count_allocation();
+    if (bytes > kept_bytes) return acquire_block(bytes);
     return static_cast<char*>(
         ::operator new(static_cast<std::size_t>(bytes), std::align_val_t{scratch_alignment}));
 }
 
-void release(char* memory) noexcept {
+void release(char* memory, std::ptrdiff_t bytes) noexcept {
+    if (bytes > kept_bytes) return release_block(memory);
     ::operator delete(memory, std::align_val_t{scratch_alignment});
 }
 
@@ -28,7 +32,7 @@ struct Kept {
     char* memory = nullptr;
     std::ptrdiff_t bytes = 0;
     ~Kept() {
-        if (memory) release(memory);
+        if (memory) release(memory, bytes);
     }
 };
 thread_local Kept kept;
@@ -57,9 +61,9 @@ Scratch::Scratch(std::ptrdiff_t bytes_per_worker, int workers)
 Scratch::~Scratch() {
     if (bytes_ <= kept_bytes && bytes_ > kept.bytes) {
         std::swap(memory_, kept.memory);
-        kept.bytes = bytes_;
+        std::swap(bytes_, kept.bytes);
     }
-    if (memory_) release(memory_);
+    if (memory_) release(memory_, bytes_);
 }
 
 }  // namespace unitstride

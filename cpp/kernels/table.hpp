@@ -12,6 +12,7 @@
 #include "kernels/softmax.hpp"
 #include "kernels/softmax_vjp.hpp"
 #include "kernels/stream.hpp"
+#include "kernels/transform.hpp"
 
 namespace unitstride {
 
@@ -42,6 +43,7 @@ struct KernelTable {
     const FetchKernels* fetch;                       // [element_count]
     const OptimKernels* optim;                       // float, double
     const WindowKernels* window;                     // float, double
+    const TransformKernels* transform;               // float, double
     const AttentionKernels* attention;               // float, double
     const AttentionDirectKernels* attention_direct;  // [storage_count]
 };
@@ -64,6 +66,7 @@ extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
 extern const WindowKernels window_kernels[2];
+extern const TransformKernels transform_kernels[2];
 extern const AttentionKernels attention_kernels[2];
 extern const AttentionDirectKernels attention_direct_kernels[storage_count];
 extern const KernelTable table;

@@ -30,21 +30,6 @@ std::ptrdiff_t parts(std::ptrdiff_t whole, std::ptrdiff_t part) {
     return (whole + part - 1) / part;
 }
 
-// Which element of a line of `length` stands at `place` beyond its ends.
-std::ptrdiff_t reflected(std::ptrdiff_t place, std::ptrdiff_t length, Boundary boundary) {
-    const auto modulo = [](std::ptrdiff_t value, std::ptrdiff_t period) {
-        const std::ptrdiff_t rest = value % period;
-        return rest < 0 ? rest + period : rest;
-    };
-    if (boundary == Boundary::circular) return modulo(place, length);
-    if (boundary == Boundary::replicate || length == 1)
-        return std::clamp<std::ptrdiff_t>(place, 0, length - 1);
-    const std::ptrdiff_t twice = boundary == Boundary::reflect ? 2 * length - 2 : 2 * length;
-    const std::ptrdiff_t found = modulo(place, twice);
-    const std::ptrdiff_t last = boundary == Boundary::reflect ? twice : twice - 1;
-    return found < length ? found : last - found;
-}
-
 class Convolution {
   public:
     explicit Convolution(const ConvolutionArguments& arguments);
@@ -166,21 +151,11 @@ void Convolution::fetch(const Lines& lines, const char* line, std::ptrdiff_t beg
                 {array, row, count, lines.columns, x_stride_, across_x_, lines.columns, false});
         }
     };
-    const std::ptrdiff_t first = std::clamp<std::ptrdiff_t>(begin, 0, length_);
-    const std::ptrdiff_t last = std::clamp<std::ptrdiff_t>(end, 0, length_);
-    if (first < last) copy(first, first, last - first);
-    const auto extend = [&](std::ptrdiff_t from, std::ptrdiff_t to) {
-        if (from >= to) return;
-        if (arguments_.boundary == Boundary::zero) {
-            char* row = tile + (from - begin) * lines.columns * compute_;
-            std::fill_n(row, (to - from) * lines.columns * compute_, '\0');
-            return;
-        }
-        for (std::ptrdiff_t place = from; place < to; ++place)
-            copy(reflected(place, length_, arguments_.boundary), place, 1);
+    const auto zero = [&](std::ptrdiff_t place, std::ptrdiff_t count) {
+        char* row = tile + (place - begin) * lines.columns * compute_;
+        std::fill_n(row, count * lines.columns * compute_, '\0');
     };
-    extend(begin, std::min<std::ptrdiff_t>(end, 0));
-    extend(std::max(begin, length_), end);
+    for_extended(begin, end, length_, arguments_.boundary, copy, zero);
 }
 
 // Where the window of these outputs begins: in the array or in scratch.

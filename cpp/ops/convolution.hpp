@@ -3,11 +3,9 @@
 
 #include "core/storage.hpp"
 #include "core/view.hpp"
+#include "ops/boundary.hpp"
 
 namespace unitstride {
-
-// What x is taken to be beyond its ends.
-enum class Boundary : int { zero = 0, reflect, replicate, circular, symmetric };
 
 // out[i] = sum over j of k[j] * x[start + i - j] along `axis`, for every line. The views have the
 // same axes, and the same lengths but along `axis`; axes that x or k lack have stride 0. `start` is

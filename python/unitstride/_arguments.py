@@ -248,3 +248,10 @@ def check_shape(function: str, argument: str, array: Array, shape: tuple[int, ..
     """Raise ValueError unless `array` has exactly `shape`."""
     if array.shape != shape:
         raise ValueError(f"{function}: `{argument}` must have shape {shape}, got {array.shape}")
+
+
+def storage_view(array: Array | None) -> Array | None:
+    """View bfloat16 arrays as uint16, the form in which the core takes them."""
+    if array is not None and array.dtype.kind == "V":
+        return array.view(np.uint16)
+    return array

@@ -1,5 +1,6 @@
 """The general way of convolutions along one axis: every argument checked, any dtype."""
 
+import math
 from operator import index
 from typing import Any, NamedTuple
 
@@ -150,8 +151,18 @@ def prepare(
     return Problem(arrays[0], arrays[1], along, start, tuple(lines), rule), dtype
 
 
-def choose(function: str, method: Any, problem: Problem, dtype: DType) -> str:
-    """Return the operation that runs: "convolve" or "convolve_fft"."""
+def _goes_by_fft(problem: Problem, dtype: DType) -> bool:
+    axis, k = problem.axis, problem.k
+    count = problem.shape[axis]
+    lines = int(np.prod(problem.shape, dtype=np.float64)) // count
+    own = [n for a, n in enumerate(k.shape) if a != axis and n > 1 and k.strides[a] != 0]
+    return _convolution_methods.fft_is_faster(
+        lines, count, k.shape[axis], dtype, problem.x.shape[axis], math.prod(own)
+    )
+
+
+def choose(function: str, method: Any, problem: Problem, dtype: DType) -> tuple[str, Problem]:
+    """Return the operation that runs, "convolve" or "convolve_fft", and what it runs on."""
     one_of(function, "method", method, METHODS)
     transformed = dtype.name in _TRANSFORMED
     if method == "fft" and not transformed:
@@ -159,21 +170,16 @@ def choose(function: str, method: Any, problem: Problem, dtype: DType) -> str:
             f"{function}: `method` must be auto or direct for a result of {dtype.name}, got 'fft'"
         )
     if method == "direct" or not transformed or 0 in problem.shape:
-        return "convolve"
-    taps, count = problem.k.shape[problem.axis], problem.shape[problem.axis]
-    if method == "auto":
-        lines = int(np.prod(problem.shape, dtype=np.float64)) // count
-        if not _convolution_methods.fft_is_faster(lines, count, taps, dtype):
-            return "convolve"
+        return "convolve", problem
+    if method == "auto" and not _goes_by_fft(problem, dtype):
+        return "convolve", problem
     if not np.isfinite(problem.k).all():
-        return "convolve"
-    if method == "auto":
-        x, k = (np.moveaxis(array, problem.axis, -1) for array in (problem.x, problem.k))
-        if dtype.itemsize == 2:
-            x, k = x.astype(np.float32), k.astype(np.float32)
-        if not _convolution_methods.range_is_small(x, k):
-            return "convolve"
-    return "convolve_fft"
+        return "convolve", problem
+    problem = problem._replace(x=_convolution_methods.together(problem.x, problem.axis))
+    x, k = (np.moveaxis(array, problem.axis, -1) for array in (problem.x, problem.k))
+    if method == "auto" and not _convolution_methods.range_is_small(x, k):
+        return "convolve", problem
+    return "convolve_fft", problem
 
 
 def run(
@@ -189,7 +195,7 @@ def run(
 ) -> Array:
     """Run `convolve` or `correlate`."""
     problem, dtype = prepare(function, x, k, mode, axis, boundary, correlates)
-    operation = choose(function, method, problem, dtype)
+    operation, problem = choose(function, method, problem, dtype)
     target = out
     if out is not None:
         _outputs.check_out(function, out, problem.shape, dtype)

@@ -43,8 +43,8 @@ class _Backward:
         task = Problem(x, k, self.axis, start, shape, 0)
         out = fresh(shape, dtype)
         if out.size:
-            operation = _convolution_call.choose(self.function, self.method, task, dtype)
-            self.status |= _backend.run(operation, x, k, out, self.axis, start, 0)
+            operation, task = _convolution_call.choose(self.function, self.method, task, dtype)
+            self.status |= _backend.run(operation, task.x, task.k, out, self.axis, start, 0)
         return out
 
     def of_x(self) -> Array:

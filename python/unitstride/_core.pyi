@@ -76,6 +76,33 @@ def contract_remember(
 # out[i] = sum over j of k[j] * x[start + i - j]; `boundary` is a place in BOUNDARIES of the twin.
 def convolve(x: _Array, k: _Array, out: _Array, axis: int, start: int, boundary: int) -> int: ...
 
+# The same by Fourier transforms: real parts of complex arrays, the imaginary ones next to them in
+# memory. -1 where a result is not finite; `out` is then of no use.
+def convolve_fft(
+    x: _Array,
+    k: _Array,
+    out: _Array,
+    axis: int,
+    start: int,
+    boundary: int,
+    complex_x: bool,
+    complex_k: bool,
+) -> int: ...
+
+# How long that takes, on one thread.
+def convolve_fft_nanoseconds(
+    lines: int,
+    kernels: int,
+    length: int,
+    taps: int,
+    outputs: int,
+    is_complex: bool,
+    is_double: bool,
+) -> float: ...
+
+# The smallest of the outputs' largest terms over the largest, of the worst line.
+def convolution_range(x: _Array, k: _Array, axis: int, segment: int) -> float: ...
+
 # None for anything but native float32 or float64 arrays, a kernel of one axis, and a call that is
 # surely direct; and for one with floating-point status to report.
 def convolve_fast(x: object, k: object, mode: object, axis: object) -> _Array | None: ...

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unitstride import _reference
+from unitstride import _native_convolution, _reference
+from unitstride._arguments import storage_view
 from unitstride._attention_options import Inputs
 
 Array = NDArray[Any]
@@ -25,13 +26,6 @@ _FAR = 1 << 43
 
 # The dtypes of contractions; bfloat16 is known by its name.
 _CONTRACTED = frozenset(map(np.dtype, ("float32", "float64", "complex64", "complex128", "float16")))
-
-
-def storage_view(array: Array | None) -> Array | None:
-    """View bfloat16 arrays as uint16, the form in which the core takes them."""
-    if array is not None and array.dtype.kind == "V":
-        return array.view(np.uint16)
-    return array
 
 
 def _attention_options(inputs: Inputs) -> tuple[Any, ...]:
@@ -242,40 +236,11 @@ class Native:
         return status
 
     def convolve(self, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int) -> int:
-        """Run the direct convolution.
-
-        Complex numbers go part by part. Kernels that are not finite, which must not meet the zeros
-        beyond the ends, and other dtypes than the core's run on NumPy.
-        """
-        real = out.dtype.name in ("float32", "float64", "float16", "bfloat16")
-        if not (real or out.dtype.name in ("complex64", "complex128")) or not np.isfinite(k).all():
-            return _reference.convolve(x, k, out, axis, start, boundary)
-        if not real:
-            return self._convolve_parts(x, k, out, axis, start, boundary)
-        status: int = self._core.convolve(
-            storage_view(x), storage_view(k), storage_view(out), axis, start, boundary
-        )
-        return status
-
-    def _convolve_parts(self, x: Array, k: Array, out: Array, *place: int) -> int:
-        """Run a complex convolution, of which either factor may be real."""
-        core = self._core.convolve
-        if k.dtype.kind != "c":
-            return int(core(x.real, k, out.real, *place) | core(x.imag, k, out.imag, *place))
-        if x.dtype.kind != "c":
-            return int(core(x, k.real, out.real, *place) | core(x, k.imag, out.imag, *place))
-        status: int = core(x.real, k.real, out.real, *place)
-        status |= core(x.real, k.imag, out.imag, *place)
-        other = np.empty(out.shape, out.real.dtype)
-        with np.errstate(all="ignore"):
-            status |= core(x.imag, k.imag, other, *place)
-            np.subtract(out.real, other, out=out.real)
-            status |= core(x.imag, k.real, other, *place)
-            np.add(out.imag, other, out=out.imag)
-        return status
+        """Run the direct convolution."""
+        return _native_convolution.convolve(self._core, x, k, out, axis, start, boundary)
 
     def convolve_fft(
         self, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
     ) -> int:
-        """Run the convolution by NumPy's FFT."""
-        return _reference.convolve_fft(x, k, out, axis, start, boundary)
+        """Run the convolution by Fourier transforms."""
+        return _native_convolution.convolve_fft(self._core, x, k, out, axis, start, boundary)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _convolution_call, _convolution_methods
+from unitstride import _backend, _convolution_call, _convolution_methods
+from unitstride._einsum_run import fresh
 from unitstride._reference.convolution import good_size
 
 Array = NDArray[Any]
@@ -100,6 +101,22 @@ class Spectra:
 
 
 def _by_fft(spectra: Spectra, x: Array, columns: int, dtype: DType) -> Array:
+    """Multiply by FFT: on the core, or with NumPy by the spectrum that is kept."""
+    if _backend.core is None:
+        return _by_spectrum(spectra, x, columns, dtype)
+    # The diagonals are the kernel: there is one of them for all columns.
+    diagonals = spectra.diagonals.astype(dtype, copy=False)[..., None]
+    rows = diagonals.shape[-2] - columns + 1
+    batch = np.broadcast_shapes(x.shape[:-2], diagonals.shape[:-2])
+    axes = len(batch) + 2
+    signal = np.broadcast_to(x, (*batch, *x.shape[-2:])).astype(dtype, copy=False)
+    kernel = np.broadcast_to(diagonals, (*batch, diagonals.shape[-2], x.shape[-1]))
+    out = fresh((*batch, x.shape[-1], rows), dtype).swapaxes(-1, -2)
+    _backend.run("convolve_fft", signal, kernel, out, axes - 2, columns - 1, 0)
+    return out
+
+
+def _by_spectrum(spectra: Spectra, x: Array, columns: int, dtype: DType) -> Array:
     """Multiply by circular convolution: the wrapped outputs are those before the first row."""
     rows = spectra.diagonals.shape[-1] - columns + 1
     forward: Any = np.fft.rfft
@@ -122,12 +139,13 @@ def _goes_by_fft(diagonals: Array, x: Array, columns: int, dtype: DType) -> bool
     """Say whether FFT is faster, and as safe as the direct product."""
     rows = diagonals.shape[-2] - columns + 1
     lines = x.size // columns
-    if not _convolution_methods.fft_is_faster(lines, rows, columns, dtype):
+    taps = diagonals.shape[-2]
+    if not _convolution_methods.fft_is_faster(lines, rows, taps, dtype, columns):
         return False
     if not (np.isfinite(diagonals).all() and np.isfinite(x).all()):
         return False
     first, second = (np.moveaxis(v, -2, -1) for v in (diagonals, x))
-    return _convolution_methods.range_is_small(first, second)
+    return _convolution_methods.range_is_small(second, first)
 
 
 def product(

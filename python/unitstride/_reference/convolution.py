@@ -194,7 +194,32 @@ def _side_by_side(calls: Sequence[Callable[[], None]], elements: int) -> None:
             done.result()
 
 
-def convolve_fft(x: Array, k: Array, out: Array, axis: int, start: int, boundary: int) -> int:
+def _transform(window: Array, k: Array, start: int, out: Array) -> None:
+    """Write the convolution along the last axis of a window that is zero beyond its ends."""
+    count, m = out.shape[-1], k.shape[-1]
+    low = max(0, start - m + 1)
+    left = max(0, m - 1 - start)  # zeros before the first element
+    part = window[..., low : start + count]
+    span = np.zeros((*out.shape[:-1], count + m - 1), out.dtype)
+    span[..., left : left + part.shape[-1]] = part
+    flat = np.broadcast_to(k, (*out.shape[:-1], m)) if k.size > m else k
+    _blocks(
+        span.reshape(-1, count + m - 1),
+        flat.reshape(-1, m),
+        block_size(m, count + m - 1),
+        out.reshape(-1, count),
+    )
+
+
+def convolve_fft(
+    x: Array,
+    k: Array,
+    out: Array,
+    axis: int,
+    start: int,
+    boundary: int,
+    transform: Callable[[Array, Array, int, Array], None] = _transform,
+) -> int:
     """Write the convolution along `axis` into `out` by FFT.
 
     Elements of `x` that are not finite are left out of the transforms, and their terms added one
@@ -202,7 +227,6 @@ def convolve_fft(x: Array, k: Array, out: Array, axis: int, start: int, boundary
     such elements, and results that overflow in the transforms, go by definition altogether.
     """
     window, taps, last, first = _prepared(x, k, out, axis, start, boundary)
-    count, m = last.shape[-1], taps.shape[-1]
     if not np.isfinite(taps).all():
         return convolve(x, k, out, axis, start, boundary)
     finite = np.isfinite(window)
@@ -212,20 +236,9 @@ def convolve_fft(x: Array, k: Array, out: Array, axis: int, start: int, boundary
             return convolve(x, k, out, axis, start, boundary)
         special = np.where(finite, 0, window).astype(window.dtype)
         window = np.where(finite, window, 0).astype(window.dtype)
-    low = max(0, first - m + 1)
-    left = max(0, m - 1 - first)  # zeros before the first element
-    part = window[..., low : first + count]
-    span = np.zeros((*last.shape[:-1], count + m - 1), np.result_type(window, taps))
-    span[..., left : left + part.shape[-1]] = part
-    result = np.empty(last.shape, span.dtype)
+    result = np.empty(last.shape, np.result_type(window, taps))
     with np.errstate(all="ignore"):
-        flat = np.broadcast_to(taps, (*last.shape[:-1], m)) if taps.size > m else taps
-        _blocks(
-            span.reshape(-1, count + m - 1),
-            flat.reshape(-1, m),
-            block_size(m, count + m - 1),
-            result.reshape(-1, count),
-        )
+        transform(window, taps, first, result)
         if not np.isfinite(result).all():
             return convolve(x, k, out, axis, start, boundary)
         if special is not None:

@@ -1,0 +1,110 @@
+"""Convolution on the compiled core: what it takes as it is, and what is brought to it."""
+
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitstride import _reference
+from unitstride._arguments import storage_view
+from unitstride._einsum_run import fresh
+
+Array = NDArray[Any]
+
+_REAL = ("float32", "float64", "float16", "bfloat16")
+_COMPLEX = ("complex64", "complex128")
+_NOT_FINITE = -1  # the core's status for results that are not
+_CACHED_BYTES = 1 << 18  # lines of smaller arrays need not be brought together
+
+
+def convolve(
+    core: ModuleType, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
+) -> int:
+    """Run the direct convolution.
+
+    Complex numbers go part by part. Kernels that are not finite, which must not meet the zeros
+    beyond the ends, and other dtypes than the core's run on NumPy.
+    """
+    real = out.dtype.name in _REAL
+    if not (real or out.dtype.name in _COMPLEX) or not np.isfinite(k).all():
+        return _reference.convolve(x, k, out, axis, start, boundary)
+    if not real:
+        return _convolve_parts(core, x, k, out, axis, start, boundary)
+    status: int = core.convolve(
+        storage_view(x), storage_view(k), storage_view(out), axis, start, boundary
+    )
+    return status
+
+
+def _convolve_parts(core: ModuleType, x: Array, k: Array, out: Array, *place: int) -> int:
+    """Run a complex convolution, of which either factor may be real."""
+    run = core.convolve
+    if k.dtype.kind != "c":
+        return int(run(x.real, k, out.real, *place) | run(x.imag, k, out.imag, *place))
+    if x.dtype.kind != "c":
+        return int(run(x, k.real, out.real, *place) | run(x, k.imag, out.imag, *place))
+    status: int = run(x.real, k.real, out.real, *place)
+    status |= run(x.real, k.imag, out.imag, *place)
+    other = np.empty(out.shape, out.real.dtype)
+    with np.errstate(all="ignore"):
+        status |= run(x.imag, k.imag, other, *place)
+        np.subtract(out.real, other, out=out.real)
+        status |= run(x.imag, k.real, other, *place)
+        np.add(out.imag, other, out=out.imag)
+    return status
+
+
+def convolve_fft(
+    core: ModuleType, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
+) -> int:
+    """Run the convolution by Fourier transforms."""
+    target = host_for(out, axis)
+    status = _transform(core, together(core, x, axis), k, target, axis, start, boundary)
+    if status == _NOT_FINITE:
+        transform = partial(_transform_window, core)
+        return _reference.convolve_fft(x, k, out, axis, start, boundary, transform)
+    if target is not out:
+        _copy(core, target, out)
+    return status
+
+
+def together(core: ModuleType, array: Array, axis: int) -> Array:
+    """Return an array of the same values whose lines do not lie among one another."""
+    host = host_for(array, axis)
+    return array if host is array else _copy(core, array, host)
+
+
+def host_for(array: Array, axis: int) -> Array:
+    """Return the array itself, or a fresh one where its lines lie among one another.
+
+    Those of axis 0 of a matrix do; a small array is read as it is.
+    """
+    step = abs(array.strides[axis])
+    steps = [abs(s) for s, n in zip(array.strides, array.shape, strict=True) if n > 1]
+    if array.nbytes <= _CACHED_BYTES or not any(0 < other < step for other in steps):
+        return array
+    host = fresh(np.moveaxis(array, axis, -1).shape, array.dtype)
+    return np.moveaxis(host, -1, axis)
+
+
+def _copy(core: ModuleType, source: Array, target: Array) -> Array:
+    labels = tuple(range(source.ndim))
+    core.contract(storage_view(source), labels, None, (), storage_view(target), labels, 1, 0)
+    return target
+
+
+def _transform(
+    core: ModuleType, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
+) -> int:
+    complex_x, complex_k = x.dtype.kind == "c", k.dtype.kind == "c"
+    parts = [a.real if a.dtype.kind == "c" else storage_view(a) for a in (x, k, out)]
+    status: int = core.convolve_fft(*parts, axis, start, boundary, complex_x, complex_k)
+    return status
+
+
+def _transform_window(core: ModuleType, window: Array, k: Array, start: int, out: Array) -> None:
+    """Write the convolution along the last axis of a window that is zero beyond its ends."""
+    if _transform(core, window, k, out, out.ndim - 1, start, 0) == _NOT_FINITE:
+        out[...] = np.nan
