@@ -223,3 +223,38 @@ def test_errors() -> None:
         conv1d(x, w, groups=2, stride=1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`x` must be real"):
         conv1d(x.astype(complex), w, groups=2)
+
+
+def test_random_kernels_of_each_channel_against_torch() -> None:
+    """Multipliers, strides, dilations, padding, channels last; and their gradients."""
+    torch = pytest.importorskip("torch")
+    random = random_for("depthwise")
+    for _ in range(80):
+        axes = int(random.integers(1, 3))
+        channels, several, batch = (int(n) for n in random.integers(1, [6, 3, 3]))
+        lengths, taps, stride, dilation, padding = (
+            tuple(int(n) for n in random.integers(low, high, axes))
+            for low, high in ((9, 20), (1, 5), (1, 4), (1, 3), (0, 3))
+        )
+        x = random.standard_normal((batch, channels, *lengths))
+        if random.random() < 0.3:
+            x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+        w = random.standard_normal((channels * several, 1, *taps))
+        bias = random.standard_normal(channels * several)
+        more = {"stride": stride, "padding": padding, "dilation": dilation, "groups": channels}
+        ours, vjp, theirs = (
+            (conv1d, conv1d_vjp, torch.nn.functional.conv1d),
+            (conv2d, conv2d_vjp, torch.nn.functional.conv2d),
+        )[axes - 1]
+        t_x, t_w, t_bias = (
+            torch.tensor(np.ascontiguousarray(a), requires_grad=True) for a in (x, w, bias)
+        )
+        want = theirs(t_x, t_w, t_bias, **more)
+        got = ours(x, w, bias, **more)
+        slope = random.standard_normal(got.shape)
+        want.backward(torch.tensor(slope))
+        gradients = vjp(x, w, slope, **more)
+        # Float64 sums of at most some hundred terms of size one.
+        np.testing.assert_allclose(got, want.detach().numpy(), rtol=0, atol=1e-11)
+        for mine, tensor in zip(gradients, (t_x, t_w, t_bias), strict=True):
+            np.testing.assert_allclose(mine, tensor.grad.numpy(), rtol=0, atol=1e-10)

@@ -8,12 +8,14 @@
 //
 // Lines side by side (axis 0 of a matrix) use the same tile: "vector t" is place i + lanes * t of
 // 16 (or 8 ...) lines. Both forms add the terms of one output in the same order, so results do not
-// depend on the layout: taps in blocks of 128; in a block by residue r, then by q.
+// depend on the layout: taps in blocks of at most 128; in a block by residue r, then by q. Rows of
+// few taps share a block.
 //
 // Accuracy: a chain of at most 128 multiply-adds for each block, and one addition for each block.
 #include "kernels/convolution.hpp"
 
 #include "kernels/table.hpp"
+#include "simd/silu.hpp"
 #include "simd/vec.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
@@ -80,24 +82,52 @@ inline void tile(const WindowTask& task, const T* x, size unit, T* y, size y_uni
                  size count) noexcept {
     const T* taps = static_cast<const T*>(task.taps);
     const size y_step = lanes<T> * y_unit;
-    for (size first = 0; first < task.tap_count; first += block_taps) {
-        const size left = task.tap_count - first;
-        Vec<T> sum[height];
+    Vec<T> sum[height];
 #pragma GCC unroll 16
-        for (int t = 0; t < height; ++t) sum[t] = Vec<T>{};
-        add_block<T, height, partial>(sum, x + first * unit, unit, taps + first,
-                                      left < block_taps ? left : block_taps, count);
+    for (int t = 0; t < height; ++t) sum[t] = Vec<T>{};
+    size chain = 0;
+    bool begun = false;
+    const auto add_begun = [&] {
+#pragma GCC unroll 16
+        for (int t = 0; t < height; ++t)
+            if (begun) sum[t] += load_lanes<T, partial>(y + t * y_step, count);
+    };
+    const auto write = [&] {
 #pragma GCC unroll 16
         for (int t = 0; t < height; ++t) {
-            T* to = y + t * y_step;
-            if (first > 0) sum[t] += load_lanes<T, partial>(to, count);
             if constexpr (partial) {
-                store_first(to, sum[t], count);
+                store_first(y + t * y_step, sum[t], count);
             } else {
-                store(to, sum[t]);
+                store(y + t * y_step, sum[t]);
             }
         }
+    };
+    for (size row = 0; row < task.tap_rows; ++row) {
+        for (size first = 0; first < task.tap_count; first += block_taps) {
+            const size left = task.tap_count - first;
+            const size now = left < block_taps ? left : block_taps;
+            if (chain + now > block_taps) {
+                add_begun();
+                write();
+                begun = true;
+                chain = 0;
+#pragma GCC unroll 16
+                for (int t = 0; t < height; ++t) sum[t] = Vec<T>{};
+            }
+            add_block<T, height, partial>(sum, x + row * task.row_step + first * unit, unit,
+                                          taps + row * task.tap_count + first, now, count);
+            chain += now;
+        }
     }
+    add_begun();
+    if (task.bias != nullptr) {
+        const Vec<T> bias = splat(load_scalar(static_cast<const T*>(task.bias)));
+#pragma GCC unroll 16
+        for (int t = 0; t < height; ++t) sum[t] += bias;
+    }
+    if (task.silu)
+        for (int t = 0; t < height; ++t) sum[t] = silu<T>(sum[t]);
+    write();
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 #include "core/parallel.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/convolution_fft.hpp"
+#include "ops/convolution_planes.hpp"
 #include "ops/convolution_range.hpp"
 
 namespace unitstride::test {
@@ -65,7 +66,7 @@ struct Case {
     }
 };
 
-// The results that are wrong, of both methods.
+// The results that are wrong, of every method.
 long check(const Case& sample, std::mt19937& random) {
     const auto layout = [&] { return static_cast<int>(random() % 4); };
     Array x(sample.lines, sample.length, layout()), k(sample.lines, sample.taps, layout());
@@ -88,6 +89,32 @@ long check(const Case& sample, std::mt19937& random) {
     if (convolve_fft(given) == not_finite) return sample.lines * sample.outputs;
     const double range = convolution_range({Storage::float32, call.x, call.k, 1, 64});
     long wrong = !(range > 0 && range <= 1);
+    // Planes of one column, or of one row.
+    Array planes(sample.lines, sample.outputs, layout());
+    const bool across = random() % 2 == 0;
+    PlanesArguments plane = {};
+    const auto as_planes = [&](auto& view, const auto& from, Size(&shape)[3]) {
+        view.data = from.data;
+        view.axes = 3;
+        const Size lengths[3] = {from.shape[0], across ? 1 : from.shape[1],
+                                 across ? from.shape[1] : 1};
+        const Size steps[3] = {from.strides[0], across ? 0 : from.strides[1],
+                               across ? from.strides[1] : 0};
+        for (int axis = 0; axis < 3; ++axis) {
+            shape[axis] = lengths[axis];
+            view.strides[axis] = steps[axis];
+        }
+        view.shape = shape;
+    };
+    Size shapes[3][3];
+    planes.fill(call.out);
+    as_planes(plane.x, call.x, shapes[0]);
+    as_planes(plane.k, call.k, shapes[1]);
+    as_planes(plane.out, call.out, shapes[2]);
+    plane.storage = Storage::float32;
+    plane.start[across ? 1 : 0] = sample.start;
+    plane.boundary = sample.boundary;
+    convolve_planes(plane);
     for (Size line = 0; line < sample.lines; ++line)
         for (Size i = 0; i < sample.outputs; ++i) {
             double sum = 0, size = 0;
@@ -106,6 +133,7 @@ long check(const Case& sample, std::mt19937& random) {
             const double bound = 1e-6 * (size + std::sqrt(static_cast<double>(sample.length) *
                                                           static_cast<double>(sample.taps)));
             wrong += std::abs(static_cast<double>(direct.at(line, i)) - sum) > bound;
+            wrong += std::abs(static_cast<double>(planes.at(line, i)) - sum) > bound;
             wrong += std::abs(static_cast<double>(transformed.at(line, i)) - sum) > bound;
         }
     return wrong;
@@ -124,7 +152,7 @@ int main() {
         for (int round = 0; round < 40; ++round) {
             const test::Case sample(random);
             failures += test::check(sample, random);
-            calls += 2;
+            calls += 3;
         }
     }
     std::printf("%ld calls of convolution, %ld wrong results\n", calls, failures);

@@ -27,6 +27,7 @@ from unitstride.attention import (
 )
 from unitstride.conv import causal_conv1d, conv1d, conv1d_vjp, conv2d, conv2d_vjp
 from unitstride.convolution import convolve, convolve_vjp, correlate, correlate_vjp
+from unitstride.convolution2d import convolve2d, convolve2d_vjp, correlate2d, correlate2d_vjp
 from unitstride.einsum import (
     ContractExpression,
     contract_expression,
@@ -128,8 +129,12 @@ __all__ = [  # noqa: RUF022
     "conv2d",
     "conv2d_vjp",
     "convolve",
+    "convolve2d",
+    "convolve2d_vjp",
     "convolve_vjp",
     "correlate",
+    "correlate2d",
+    "correlate2d_vjp",
     "correlate_vjp",
     "cosine_schedule",
     "cyclical_schedule",

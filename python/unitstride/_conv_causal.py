@@ -5,24 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _arguments
-from unitstride.convolution import convolve, correlate
+from unitstride import _arguments, _backend
+from unitstride._einsum_run import fresh
 
 Array = NDArray[Any]
 
 _NAME = "causal_conv1d"
-_BLOCK = 1 << 15  # elements whose activation is computed at a time: they stay in a cache
-
-
-def _silu(values: Array) -> None:
-    """Replace v by v / (1 + exp(-v))."""
-    flat = values.reshape(-1)
-    with np.errstate(over="ignore", under="ignore"):
-        for begin in range(0, flat.size, _BLOCK):
-            part = flat[begin : begin + _BLOCK]
-            share = np.exp(-part)
-            share += share.dtype.type(1)
-            part /= share
 
 
 def causal_conv1d(
@@ -98,33 +86,34 @@ def causal_conv1d(
         given = _arguments.as_array(_NAME, "state", state)
         _arguments.check_shape(_NAME, "state", given, earlier.shape)
         earlier = given.astype(dtype, copy=False)
-    narrow = dtype.itemsize == 2 and (bias is not None or activation is not None)
-    working = np.dtype(np.float32) if narrow else dtype
-    out = _filtered(signal.astype(working, copy=False), kernel.astype(working), earlier, state)
+    offset = None
     if bias is not None:
         offset = _arguments.as_array(_NAME, "bias", bias)
         _arguments.check_shape(_NAME, "bias", offset, (channels,))
-        out += offset.astype(working)[:, None]
-    if activation is not None:
-        _silu(out)
-    out = out.astype(dtype, copy=False)
+        offset = np.broadcast_to(offset.astype(dtype, copy=False), signal.shape[:-1])
+    out = fresh(signal.shape, dtype)
+    filtered = _Filter(kernel, offset, activation is not None)
+    filtered.write(signal, out, 0)
+    if state is not None and taps > 1 and length > 0:
+        # Those that reach back beyond the signal.
+        head = np.concatenate([earlier, signal[..., : taps - 1]], axis=-1)
+        filtered.write(head, out[..., : taps - 1], taps - 1)
     if not return_state:
         return out
     last = np.concatenate([earlier, signal[..., max(0, length - taps + 1) :]], axis=-1)
     return out, last[..., last.shape[-1] - (taps - 1) :]
 
 
-def _filtered(signal: Array, kernel: Array, earlier: Array, state: ArrayLike | None) -> Array:
-    """Return the sums; those that reach back beyond the signal are computed apart."""
-    taps = kernel.shape[1]
-    if signal.size == 0:
-        return np.zeros(signal.shape, signal.dtype)
-    own = kernel.reshape((1,) * (signal.ndim - 2) + kernel.shape)
-    out = convolve(signal, own[..., ::-1], "causal")
-    if state is not None and taps > 1:
-        head = np.concatenate(
-            [earlier.astype(signal.dtype, copy=False), signal[..., : taps - 1]], axis=-1
-        )
-        count = head.shape[-1] - taps + 1
-        out[..., :count] = correlate(head, own, "valid")
-    return out if out.flags.c_contiguous else np.ascontiguousarray(out)
+class _Filter:
+    """Sums of each channel with its own kernel, its bias and the activation."""
+
+    def __init__(self, kernel: Array, bias: Array | None, silu: bool) -> None:
+        self.kernel, self.bias, self.silu = kernel, bias, silu
+
+    def write(self, x: Array, out: Array, start: int) -> None:
+        """Write the outputs from `start` on, of signals that are zero beyond their ends."""
+        if out.size == 0:
+            return
+        taps = np.broadcast_to(self.kernel[:, ::-1], (*x.shape[:-1], self.kernel.shape[1]))
+        planes = [a[..., None, :] for a in (x, taps, out)]
+        _backend.run("convolve_planes", *planes, (0, start), 0, self.bias, self.silu)

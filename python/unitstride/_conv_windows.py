@@ -11,7 +11,6 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
 from unitstride import _arguments, _outputs
-from unitstride.convolution import correlate
 from unitstride.einsum import einsum
 
 Array = NDArray[Any]
@@ -207,40 +206,9 @@ def labels(axes: int) -> tuple[str, str]:
     return _PLACES[-axes:], _TAPS[-axes:]
 
 
-def _moves_along_lines(conv: Conv) -> bool:
-    """Say whether each channel has one kernel of its own, whose rows move along lines."""
-    return (
-        conv.groups == conv.x.shape[1] == conv.w.shape[0]
-        and conv.stride[-1] == conv.dilation[-1] == 1
-        and conv.x.dtype.itemsize >= 4
-        and 0 not in conv.shape
-    )
-
-
-def _by_lines(conv: Conv, x: Array, out: Array, begun: bool) -> None:
-    """Correlate the lines of each channel with the rows of its kernel, and add these."""
-    for tap in product(*map(range, conv.taps[:-1])):
-        met = [
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=False)
-        ]
-        place: Any = (slice(None), 0, *tap)
-        rows = conv.w[place]
-        kernel = rows.reshape(1, -1, *(1,) * len(tap), conv.taps[-1])
-        lines = x[_at(*met, slice(None))]
-        if begun:
-            out += correlate(lines, kernel, "valid", method="direct")
-        else:
-            correlate(lines, kernel, "valid", method="direct", out=out)
-        begun = True
-
-
 def forward(conv: Conv, out: Array, begun: bool) -> None:
     """Write the convolution into `out`, (batch, outputs, *places); added to it where begun."""
     spread = padded(conv.x, conv.before, conv.after)
-    if _moves_along_lines(conv):
-        _by_lines(conv, spread, out, begun)
-        return
     view = windows(
         spread,
         conv.groups,

@@ -18,7 +18,7 @@ DType = np.dtype[Any]
 MODES = ("full", "same", "valid", "causal")
 METHODS = ("auto", "direct", "fft")
 
-_TRANSFORMED = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+TRANSFORMED = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
 class Problem(NamedTuple):
@@ -100,7 +100,7 @@ def _lines_shape(function: str, x: Array, k: Array, axis: int) -> list[int]:
         ) from None
 
 
-def _outputs_of(mode: str, length: int, taps: int) -> tuple[int, int]:
+def outputs_of(mode: str, length: int, taps: int) -> tuple[int, int]:
     """Return where the outputs of a mode begin in the whole convolution, and how many there are."""
     if mode == "full":
         return 0, length + taps - 1
@@ -147,7 +147,7 @@ def prepare(
     for array in (first, second):
         lines[along] = array.shape[along]
         arrays.append(np.broadcast_to(array, lines) if list(array.shape) != lines else array)
-    start, lines[along] = _outputs_of(mode, first.shape[along], second.shape[along])
+    start, lines[along] = outputs_of(mode, first.shape[along], second.shape[along])
     return Problem(arrays[0], arrays[1], along, start, tuple(lines), rule), dtype
 
 
@@ -164,7 +164,7 @@ def _goes_by_fft(problem: Problem, dtype: DType) -> bool:
 def choose(function: str, method: Any, problem: Problem, dtype: DType) -> tuple[str, Problem]:
     """Return the operation that runs, "convolve" or "convolve_fft", and what it runs on."""
     one_of(function, "method", method, METHODS)
-    transformed = dtype.name in _TRANSFORMED
+    transformed = dtype.name in TRANSFORMED
     if method == "fft" and not transformed:
         raise ValueError(
             f"{function}: `method` must be auto or direct for a result of {dtype.name}, got 'fft'"

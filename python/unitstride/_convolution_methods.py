@@ -52,11 +52,21 @@ def fft_is_faster(
     """
     if is_surely_direct(lines, count, taps):
         return False
+    terms = float(lines) * count * taps
+    return fft_is_faster_than(terms, lines, count, taps, dtype, length or count, kernels)
+
+
+def fft_is_faster_than(
+    terms: float, lines: int, count: int, taps: int, dtype: DType, length: int, kernels: int
+) -> bool:
+    """Compare the time of transforms with that of so many multiply-adds."""
     name, is_complex = real_name(dtype), dtype.kind == "c"
-    terms = float(lines) * count * taps * (2 if is_complex else 1)
+    if terms < _LITTLE_WORK:
+        return False
+    terms *= 2 if is_complex else 1
     if _backend.core is not None:
         time = _backend.core.convolve_fft_nanoseconds(
-            lines, kernels, length or count, taps, count, is_complex, name == "float64"
+            lines, kernels, length, taps, count, is_complex, name == "float64"
         )
         return bool(time < terms * _TERM[name])
     size = block_size(taps, count + taps - 1)

@@ -16,7 +16,7 @@ DType = np.dtype[Any]
 _FLOAT64 = np.dtype(np.float64)
 
 
-def _summed(gradient: Array, shape: tuple[int, ...], dtype: DType) -> Array:
+def summed(gradient: Array, shape: tuple[int, ...], dtype: DType) -> Array:
     """Sum over the axes that were broadcast to reach `gradient`, and cast."""
     axes = tuple(a for a, n in enumerate(shape) if n == 1 and gradient.shape[a] != 1)
     total = gradient.sum(axis=axes, keepdims=True) if axes else gradient
@@ -127,7 +127,7 @@ def gradients(
     found = []
     for gradient, array, shape in ((dx, own[0], own[0].shape), (dk, own[1], kernel_shape)):
         kind = _FLOAT64 if array.dtype.kind in "biu" else array.dtype.newbyteorder("=")
-        found.append(_summed(gradient, shape, kind).reshape(array.shape))
+        found.append(summed(gradient, shape, kind).reshape(array.shape))
     _arguments.report_float_status(function, backward.status)
     return found[0], found[1]
 

@@ -100,6 +100,17 @@ def convolve_fft_nanoseconds(
     is_double: bool,
 ) -> float: ...
 
+# Direct convolution along the last two axes; `bias` has the others.
+def convolve_planes(
+    x: _Array,
+    k: _Array,
+    out: _Array,
+    start: tuple[int, int],
+    boundary: int,
+    bias: _Array | None,
+    silu: bool,
+) -> int: ...
+
 # The smallest of the outputs' largest terms over the largest, of the worst line.
 def convolution_range(x: _Array, k: _Array, axis: int, segment: int) -> float: ...
 

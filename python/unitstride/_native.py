@@ -244,3 +244,7 @@ class Native:
     ) -> int:
         """Run the convolution by Fourier transforms."""
         return _native_convolution.convolve_fft(self._core, x, k, out, axis, start, boundary)
+
+    def convolve_planes(self, x: Array, k: Array, out: Array, *options: Any) -> int:
+        """Run the direct convolution along the last two axes."""
+        return _native_convolution.convolve_planes(self._core, x, k, out, *options)

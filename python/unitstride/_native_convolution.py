@@ -1,5 +1,6 @@
 """Convolution on the compiled core: what it takes as it is, and what is brought to it."""
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from unitstride import _reference
 from unitstride._arguments import storage_view
 from unitstride._einsum_run import fresh
+from unitstride._reference.planes import status_of
 
 Array = NDArray[Any]
 
@@ -31,16 +33,15 @@ def convolve(
     if not (real or out.dtype.name in _COMPLEX) or not np.isfinite(k).all():
         return _reference.convolve(x, k, out, axis, start, boundary)
     if not real:
-        return _convolve_parts(core, x, k, out, axis, start, boundary)
+        return _convolve_parts(core.convolve, x, k, out, axis, start, boundary)
     status: int = core.convolve(
         storage_view(x), storage_view(k), storage_view(out), axis, start, boundary
     )
     return status
 
 
-def _convolve_parts(core: ModuleType, x: Array, k: Array, out: Array, *place: int) -> int:
+def _convolve_parts(run: Callable[..., int], x: Array, k: Array, out: Array, *place: Any) -> int:
     """Run a complex convolution, of which either factor may be real."""
-    run = core.convolve
     if k.dtype.kind != "c":
         return int(run(x.real, k, out.real, *place) | run(x.imag, k, out.imag, *place))
     if x.dtype.kind != "c":
@@ -68,6 +69,40 @@ def convolve_fft(
     if target is not out:
         _copy(core, target, out)
     return status
+
+
+def convolve_planes(
+    core: ModuleType,
+    x: Array,
+    k: Array,
+    out: Array,
+    start: tuple[int, int],
+    boundary: int,
+    bias: Array | None,
+    silu: bool,
+) -> int:
+    """Run the direct convolution along the last two axes, as `convolve`."""
+    real = out.dtype.name in _REAL
+    if not (real or out.dtype.name in _COMPLEX) or not np.isfinite(k).all():
+        return _reference.convolve_planes(x, k, out, start, boundary, bias, silu)
+    if not real:
+        status = _convolve_parts(core.convolve_planes, x, k, out, start, boundary, None, False)
+        return status_of(out, x, k) if status else 0
+    # Planes whose rows are not contiguous are read as they lie; others that lie among one another,
+    # as channels last do, are brought together.
+    lines, target = together(core, x, x.ndim - 1), host_for(out, out.ndim - 1)
+    status = core.convolve_planes(
+        storage_view(lines),
+        storage_view(k),
+        storage_view(target),
+        start,
+        boundary,
+        storage_view(bias),
+        silu,
+    )
+    if target is not out:
+        _copy(core, target, out)
+    return status_of(out, x, k) if status else 0
 
 
 def together(core: ModuleType, array: Array, axis: int) -> Array:
@@ -104,7 +139,12 @@ def _transform(
     return status
 
 
+def transform_lines(core: ModuleType, x: Array, k: Array, start: int, out: Array) -> bool:
+    """Write the convolution along the last axis; return whether all results are finite."""
+    return _transform(core, x, k, out, out.ndim - 1, start, 0) != _NOT_FINITE
+
+
 def _transform_window(core: ModuleType, window: Array, k: Array, start: int, out: Array) -> None:
     """Write the convolution along the last axis of a window that is zero beyond its ends."""
-    if _transform(core, window, k, out, out.ndim - 1, start, 0) == _NOT_FINITE:
+    if not transform_lines(core, window, k, start, out):
         out[...] = np.nan

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _arguments, _conv_windows, _outputs
+from unitstride import _arguments, _conv_planes, _conv_windows, _outputs
 from unitstride._conv_causal import causal_conv1d
 from unitstride._conv_windows import Conv, Padding, Size
 
@@ -29,9 +29,12 @@ def _run(function: str, conv: Conv, out: Array | None) -> Array:
     if target is None or not safe or not target.flags.c_contiguous:
         target = _outputs.fresh(np.empty(0, conv.x.dtype).reshape((0,) * len(shape)), shape)
     full = target.reshape(conv.shape)
-    if conv.bias is not None:
-        full[...] = conv.bias.reshape(-1, *(1,) * len(conv.places))
-    _conv_windows.forward(conv, full, conv.bias is not None)
+    if _conv_planes.takes(conv):
+        _conv_planes.forward(conv, full)
+    else:
+        if conv.bias is not None:
+            full[...] = conv.bias.reshape(-1, *(1,) * len(conv.places))
+        _conv_windows.forward(conv, full, conv.bias is not None)
     result, _ = _outputs.deliver(target, out, conv.x.dtype)
     return result
 
@@ -41,7 +44,8 @@ def _gradients(function: str, conv: Conv, cotangent: ArrayLike) -> tuple[Array, 
     shape = conv.shape if conv.batched else conv.shape[1:]
     _arguments.check_shape(function, "cotangent", slope, shape)
     slope = np.ascontiguousarray(slope, conv.x.dtype).reshape(conv.shape)
-    d_x = _conv_windows.input_gradient(conv, slope)
+    by_planes = _conv_planes.gives_input_gradient(conv)
+    d_x = (_conv_planes if by_planes else _conv_windows).input_gradient(conv, slope)
     d_w = _conv_windows.weight_gradient(conv, slope)
     wide = np.float64 if conv.x.dtype == np.float64 else np.float32
     d_bias = slope.sum(axis=(0, *range(2, slope.ndim)), dtype=wide).astype(conv.x.dtype)
