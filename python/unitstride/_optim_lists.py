@@ -140,6 +140,7 @@ def run_step(
     for name, array in zip(names, arrays[: GRADS + 1 + NEEDED_STATES[rule]], strict=False):
         if array is None:
             raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
+    skip_nonfinite = bool(skip_nonfinite)
     done: tuple[float, bool] | None = None
     if core is not None:
         done = core.optim_step(
@@ -192,6 +193,8 @@ def take_step(
 
 def run_norm(function: str, name: str, grads: Any) -> float:
     """Return the norm of all arrays of a list together."""
+    if grads is None:
+        raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
     norm: float | None = core.optim_norm(grads) if core is not None else None
     if norm is not None:
         return norm
