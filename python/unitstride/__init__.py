@@ -35,6 +35,7 @@ from unitstride.einsum import (
     einsum_path,
     einsum_vjp,
 )
+from unitstride.long_convolution import ConvolutionPlan, long_convolve, long_convolve_vjp
 from unitstride.optim import (
     SGD,
     Adagrad,
@@ -91,13 +92,15 @@ from unitstride.softmax import (
 from unitstride.toeplitz import Toeplitz, toeplitz, toeplitz_matmul, toeplitz_matmul_vjp
 from unitstride.views import diagonal, trace, transpose
 
-__all__ = [  # noqa: RUF022
+__all__ = [
+    "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
     "AttentionStatistics",
     "ContractExpression",
+    "ConvolutionPlan",
     "GradientReport",
     "KVCache",
     "Lion",
@@ -107,7 +110,6 @@ __all__ = [  # noqa: RUF022
     "NAdam",
     "RAdam",
     "RMSprop",
-    "SGD",
     "Toeplitz",
     "adafactor_step",
     "adagrad_step",
@@ -158,6 +160,8 @@ __all__ = [  # noqa: RUF022
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "long_convolve",
+    "long_convolve_vjp",
     "matmul",
     "merge_attention",
     "multi_head_attention",
