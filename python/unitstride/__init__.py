@@ -37,13 +37,17 @@ from unitstride.einsum import (
 )
 from unitstride.long_convolution import ConvolutionPlan, long_convolve, long_convolve_vjp
 from unitstride.optim import (
+    LAMB,
     SGD,
+    Adafactor,
     Adagrad,
     Adam,
     Adamax,
     AdamW,
+    BlockwiseState,
     GradientReport,
     Lion,
+    Muon,
     NAdam,
     RAdam,
     RMSprop,
@@ -93,12 +97,15 @@ from unitstride.toeplitz import Toeplitz, toeplitz, toeplitz_matmul, toeplitz_ma
 from unitstride.views import diagonal, trace, transpose
 
 __all__ = [
+    "LAMB",
     "SGD",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
     "AttentionStatistics",
+    "BlockwiseState",
     "ContractExpression",
     "ConvolutionPlan",
     "GradientReport",
@@ -107,6 +114,7 @@ __all__ = [
     "LogSumExp",
     "MultiHeadGradients",
     "MultiHeadWeights",
+    "Muon",
     "NAdam",
     "RAdam",
     "RMSprop",
