@@ -9,7 +9,7 @@ from checks import assert_same_bits, dtype_of, fallback, random_for
 from einsum_cases import PLACES, assert_close, exact, random_array, random_subscripts
 
 import unitstride
-from unitstride import einsum
+from unitstride import einsum, einsum_path
 
 FLOATS = ("float32", "float64", "complex64", "complex128", "float16")
 EXACT = ("int8", "uint8", "int32", "int64", "bool")
@@ -382,6 +382,29 @@ def test_out_must_be_writeable_and_free_of_overlap() -> None:
     with pytest.raises(ValueError, match=r"^einsum: `out` must not overlap itself"):
         folded = np.lib.stride_tricks.as_strided(np.ones(9), (3, 3), (0, 8))
         einsum("ij,jk", SQUARE, SQUARE, out=folded)
+
+
+def test_views_name_the_owner_of_their_memory() -> None:
+    """As NumPy's do: `base` is the array that was given, or what that is a view of."""
+    owner = np.arange(27.0)
+    for a in (owner.reshape(3, 3, 3), np.ones((3, 3, 3)), owner.reshape(3, 3, 3)[::-1]):
+        base = a if a.base is None else a.base
+        for text in ("ijk->kij", "...ii->...i", "iij->ij", "iii->i", "..."):
+            for _ in range(2):
+                view = einsum(text, a)
+                assert view.base is base, text
+                assert view.flags.writeable
+    a = np.ones((2, 2))
+    a.flags.writeable = False
+    assert not einsum("ii->i", a).flags.writeable
+
+
+def test_no_arguments() -> None:
+    for function in (einsum, einsum_path):
+        with pytest.raises(ValueError, match="`subscripts` must be a string"):
+            function()
+        with pytest.raises(ValueError, match="`operands` must have at least one array"):
+            function("")
 
 
 def test_sizes_whose_product_overflows() -> None:

@@ -173,6 +173,26 @@ def test_the_report_for_few_operands() -> None:
     assert einsum_path(a, [0, 1], np.ones((3, 1)), [1, 70])[0] == ["einsum_path", (0, 1)]
 
 
+def test_a_limit_out_of_reach_is_one_step() -> None:
+    arrays = [np.ones(2), np.ones(3), np.ones(4)]
+    for method in ("greedy", "optimal"):
+        path, _ = einsum_path("a,b,c->abc", *arrays, optimize=(method, 0))
+        assert path == ["einsum_path", (0, 1, 2)]
+        assert einsum("a,b,c->abc", *arrays, optimize=(method, 0)).tolist() == [[[1.0] * 4] * 3] * 2
+
+
+def test_letters_of_lists_in_reports() -> None:
+    """As in NumPy: A to Z, then a to z."""
+    for count in (26, 27, 40):
+        x = np.ones((1,) * count)
+        _, report = einsum_path(x, range(count))
+        _, numpys = np.einsum_path(x, range(count))
+        line = report.splitlines()[0].split("->")[1]
+        assert line == numpys.splitlines()[0].split("->")[1]
+    _, report = einsum_path(np.ones((2, 2)), [60, 1], np.ones(2), [60], [1])
+    assert report.splitlines()[0].endswith("AB,A->B")
+
+
 def test_paths_that_do_not_fit() -> None:
     arrays = [np.ones((2, 2))] * 3
     for path in (
@@ -184,7 +204,10 @@ def test_paths_that_do_not_fit() -> None:
         [(0, 1), (0, 1), (0, 1)],
         [(0, -1), (0, 1)],
     ):
-        with pytest.raises(ValueError, match=r"^einsum: `optimize` must be a path"):
+        with pytest.raises((ValueError, RuntimeError), match=r"^einsum: `optimize` must be a path"):
+            einsum("ij,jk,kl->il", *arrays, optimize=path)
+    for path in (["einsum_path", (0, 1)], [(1,), (0, 1)]):  # NumPy's kind of error
+        with pytest.raises(RuntimeError, match="one that leaves 2 operands"):
             einsum("ij,jk,kl->il", *arrays, optimize=path)
     for junk in (3, [1, 2], {"a": 1}, [("a", "b")], ("greedy", "x")):
         with pytest.raises((TypeError, ValueError), match=r"^einsum: `optimize` must be"):

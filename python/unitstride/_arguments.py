@@ -18,17 +18,18 @@ from unitstride._float_status import report_float_status
 __all__ = [
     "as_array",
     "broadcast_mask",
-    "broadcast_weights",
     "check_dtype",
     "check_shape",
     "check_temperature",
     "companion",
     "dtype_label",
     "has_element_strides",
+    "join_weights",
     "joins_weakly",
     "native_float",
     "normalize_axes",
     "prepare",
+    "promoted",
     "reduced_shape",
     "report_float_status",
     "wider",
@@ -239,9 +240,37 @@ def prepare(
     return values, axes, scale, broadcast_mask(function, where, values.shape)
 
 
-def broadcast_weights(function: str, weights: Array, shape: tuple[int, ...]) -> Array:
-    """Return the weights `b` in the shape of the input."""
-    return _broadcast(function, "b", weights, shape)
+def join_weights(
+    function: str, x: ArrayLike, b: ArrayLike, dtype: DType | None = None
+) -> tuple[Array, Array, DType]:
+    """Return the input and the weights `b` of a sum in one shape, and the dtype of the result.
+
+    That is the dtype asked for, or the one to which NumPy promotes both. The weights have the
+    dtype to compute in, the wider of the two.
+    """
+    values = as_array(function, "x", x, dtype)
+    weights, working = companion(function, "b", b, values.dtype)
+    own = dtype if dtype is not None else promoted(values.dtype, b, working)
+    weights = weights.astype(wider(working, own), copy=False)
+    try:
+        shape = np.broadcast_shapes(values.shape, weights.shape)
+    except ValueError:
+        shape = values.shape
+    weights = _broadcast(function, "b", weights, shape)
+    return np.broadcast_to(values, shape), weights, own
+
+
+def promoted(dtype: DType, other: ArrayLike, working: DType) -> DType:
+    """Return the dtype of a result of `dtype` and another input, by NumPy's rules.
+
+    Python numbers do not widen. NumPy has no rules for bfloat16, for which `working` is taken.
+    """
+    if isinstance(other, (bool, int, float)) and not isinstance(other, np.generic):
+        return dtype
+    found = np.asarray(other).dtype
+    if dtype.kind != "f" or found.kind not in "biuf":
+        return working
+    return np.result_type(dtype, found)
 
 
 def check_shape(function: str, argument: str, array: Array, shape: tuple[int, ...]) -> None:

@@ -201,8 +201,13 @@ def split_interleaved(
 
 
 def letters_of(subscripts: Subscripts) -> list[str]:
-    """Return a letter for each label, its own one where it has one, for reports."""
-    own = {name for name in subscripts.names if len(name) == 1 and name.isalpha()}
-    pool = [chr(code) for start in (97, 65) for code in range(start, start + 26)]
-    spare = (letter for letter in [*pool, *map(chr, range(192, 0x2000))] if letter not in own)
-    return [name if name in own else next(spare) for name in subscripts.names]
+    """Return a letter for each label, its own one where it has one, for reports.
+
+    The integers from 0 to 51 stand for the letters from A to Z and from a to z, as in NumPy.
+    """
+    pool = [chr(code) for start in (65, 97) for code in range(start, start + 26)]
+    own = {name: name for name in subscripts.names if len(name) == 1 and name.isalpha()}
+    own |= {str(n): x for n, x in enumerate(pool) if str(n) in subscripts.names}
+    taken = set(own.values())
+    spare = (letter for letter in [*pool, *map(chr, range(192, 0x2000))] if letter not in taken)
+    return [own.get(name) or next(spare) for name in subscripts.names]

@@ -100,7 +100,7 @@ def tree_of_path(function: str, network: Network, path: Path) -> Tree:
         labels[local[-1]] = union & outside if len(chosen) > 1 else labels[local[-1]]
         alive.append(local[-1])
     if len(alive) != 1:
-        raise ValueError(
+        raise RuntimeError(
             f"{function}: `optimize` must be a path that contracts everything, "
             f"got one that leaves {len(alive)} operands"
         )
@@ -127,6 +127,13 @@ def tree_in_order(count: int) -> Tree:
     return [(0, 1), *((count + k - 2, k) for k in range(2, count))] if count > 1 else []
 
 
+def tree_within(choice: Choice, network: Network, largest: float = math.inf) -> Tree | None:
+    """Return the best tree whose intermediates are as small as asked; None if there is none."""
+    if choice.largest is not None:
+        largest = min(largest, choice.largest)
+    return search(network, choice.method, largest)
+
+
 def choose_tree(
     function: str, choice: Choice, network: Network, sizes: Sequence[int], largest: float
 ) -> Tree:
@@ -137,9 +144,8 @@ def choose_tree(
         path = choice.path if choice.path is not None else find_path(choice, network, sizes)
         tree: Tree | None = tree_of_path(function, network, path)
     else:
-        largest = min(largest, math.inf if choice.largest is None else choice.largest)
-        tree = search(network, choice.method, largest)
+        tree = tree_within(choice, network, largest)
         if tree is None:  # nothing is as small as that: then the best of all
-            tree = search(network, choice.method)
+            tree = search(network, "auto" if choice.largest is not None else choice.method)
     assert tree is not None
     return [(min(pair), max(pair)) for pair in tree]

@@ -16,6 +16,7 @@ from unitstride._float_status import OVERFLOW
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
+_NUMPY_LABELS = 52
 RECYCLED_FROM = 1 << 20  # bytes; smaller results come from NumPy's own allocator
 
 
@@ -70,6 +71,9 @@ def view_of(subscripts: Subscripts, array: Array) -> Array:
     (term,), output = subscripts.terms, subscripts.output
     if len(term) == len(output):
         return array.transpose([term.index(label) for label in output])
+    if len(output) <= _NUMPY_LABELS:  # NumPy's own view names the owner of the memory as its base
+        view: Array = np.einsum(array, term, output)
+        return view
     places = [[axis for axis, x in enumerate(term) if x == label] for label in output]
     return as_strided(
         array,

@@ -65,7 +65,7 @@ def logsumexp_vjp(
         The result of `logsumexp`, of the shape of `dy`. With weights of both signs it is the pair
         (log of the absolute value, sign) that ``return_sign=True`` gives. Computed when None.
     b : array_like, optional
-        The weights given to `logsumexp`.
+        The weights given to `logsumexp`, broadcast together with `x`.
     where : array_like of bool, optional
         The mask given to `logsumexp`. The gradient is 0 where it is False.
     temperature : float, default 1.0
@@ -116,10 +116,12 @@ def logsumexp_vjp(
     array([[0.5, 0.5],
            [1. , 1. ]])
     """
-    values, axes, scale, mask = _arguments.prepare(_NAME, "x", x, axis, where, temperature)
-    dtype = values.dtype
+    plain = _arguments.as_array(_NAME, "x", x)
+    dtype = plain.dtype
+    terms = plain if b is None else _arguments.join_weights(_NAME, plain, b)[0]
+    values, axes, scale, mask = _arguments.prepare(_NAME, "x", terms, axis, where, temperature)
     if out is not None:
-        _outputs.check_out(_NAME, out, values.shape, dtype)
+        _outputs.check_out(_NAME, out, plain.shape, dtype)
     level, sign = lse if isinstance(lse, tuple) and len(lse) == 2 else (lse, None)
     joined, working = _join(dtype, {"dy": dy, "lse": level, "sign": sign, "b": b})
     shape = _arguments.reduced_shape(values.shape, axes, keepdims)
@@ -128,12 +130,15 @@ def logsumexp_vjp(
         joined[argument] = joined[argument].squeeze(axes) if keepdims else joined[argument]
     weights = joined.get("b")
     if weights is not None:
-        weights = _arguments.broadcast_weights(_NAME, weights, values.shape)
+        weights = np.broadcast_to(weights, values.shape)
+    direct = out if values.shape == plain.shape else None
     target = _outputs.output_for(
-        values.astype(working, copy=False), out, (values,), (mask, weights, *joined.values())
+        values.astype(working, copy=False), direct, (values,), (mask, weights, *joined.values())
     )
     db = None if weights is None else np.empty_like(target)
     status = _run(values, axes, scale, mask, weights, joined, target, db)
+    if values.shape != plain.shape:
+        target = _sum_wide(target, plain.shape)
     result, cast_status = _outputs.deliver(target, out, dtype)
     if db is None or b is None:
         _arguments.report_float_status(_NAME, status | cast_status)
@@ -194,11 +199,16 @@ def _run(
 
 def _sum_to_shape(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, int]:
     """Sum a broadcast cotangent back to `shape`, in float64, as a scalar when `shape` is ()."""
+    summed, status = _outputs.deliver(_sum_wide(array, shape), None, dtype.newbyteorder("="))
+    return summed[()], status
+
+
+def _sum_wide(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sum over what broadcasting from `shape` repeats, in float64."""
     extra = array.ndim - len(shape)
     stretched = [i for i, n in enumerate(shape, extra) if n == 1 and array.shape[i] != 1]
     axes = (*range(extra), *stretched)
-    if axes:
-        with np.errstate(all="ignore"):
-            array = array.sum(axis=axes, dtype=np.float64).reshape(shape)
-    summed, status = _outputs.deliver(array, None, dtype.newbyteorder("="))
-    return summed[()], status
+    if not axes:
+        return array
+    with np.errstate(all="ignore"):
+        return np.asarray(array.sum(axis=axes, dtype=np.float64).reshape(shape))

@@ -51,15 +51,16 @@ def logsumexp(
     out: Array | None,
 ) -> Any:
     """Run logsumexp; return the reduced array, or the pair with the sign."""
-    values, axes, scale, mask = _arguments.prepare(
-        "logsumexp", "x", x, axis, where, temperature, _arguments.check_dtype("logsumexp", dtype)
-    )
-    working = own = values.dtype
+    asked = _arguments.check_dtype("logsumexp", dtype)
     weights: Array | None = None
     if b is not None:
-        weights, working = _arguments.companion("logsumexp", "b", b, own)
-        weights = weights.astype(working, copy=False)
-        weights = _arguments.broadcast_weights("logsumexp", weights, values.shape)
+        x, weights, own = _arguments.join_weights("logsumexp", x, b, asked)
+    values, axes, scale, mask = _arguments.prepare(
+        "logsumexp", "x", x, axis, where, temperature, asked
+    )
+    if weights is None:
+        own = values.dtype
+    working = own if weights is None else weights.dtype
     shape = _arguments.reduced_shape(values.shape, axes)
     kept_shape = _arguments.reduced_shape(values.shape, axes, keepdims)
     reduced_out: Array | None = None

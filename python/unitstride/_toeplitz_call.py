@@ -46,7 +46,9 @@ def common_batch(
 
 def _line_of(function: str, argument: str, value: ArrayLike) -> Array:
     array = _convolution_call.as_numbers(function, argument, value)
-    if array.ndim == 0 or array.shape[-1] == 0:
+    if array.ndim == 0:
+        return array.reshape(1)
+    if array.shape[-1] == 0:
         raise ValueError(
             f"{function}: `{argument}` must have at least one element along its last axis, "
             f"got shape {array.shape}"

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from unitstride import _einsum_call, _einsum_plan
 from unitstride._einsum_expression import ContractExpression, contract_expression
-from unitstride._einsum_paths import choose_tree, path_of_tree, read_choice
+from unitstride._einsum_paths import choose_tree, path_of_tree, read_choice, tree_within
 from unitstride._einsum_report import report
 from unitstride._einsum_steps import network_of
 from unitstride._einsum_vjp import einsum_vjp
@@ -22,7 +22,7 @@ _run_again = _einsum_call.run_again
 
 
 def einsum(
-    subscripts: Any,
+    subscripts: Any = None,
     /,
     *operands: Any,
     out: Array | None = None,
@@ -59,8 +59,9 @@ def einsum(
     optimize : bool, str, path, default True
         How the order of contraction is found. True and "auto" search by the time that steps take,
         exactly for few operands; "optimal" searches exactly, "greedy" quickly; False keeps the
-        order given. A path of `einsum_path`, `numpy.einsum_path` or opt_einsum, an optimiser of
-        opt_einsum, and a tree of cotengra are taken as they are.
+        order given. A pair like ``("greedy", 1000)`` adds the most elements of an intermediate. A
+        path of `einsum_path`, `numpy.einsum_path` or opt_einsum, an optimiser of opt_einsum, and a
+        tree of cotengra are taken as they are.
     alpha, beta : number, default 1 and 0
         The result is ``alpha * sum + beta * out``; `out` is not read when `beta` is 0.
     memory_limit : float, optional
@@ -80,6 +81,8 @@ def einsum(
         For subscripts that cannot be read or do not fit the operands, sizes that differ, an
         `out` of another shape, read-only or overlapping itself, a path that does not fit, and
         a result larger than any array.
+    RuntimeError
+        For a path that leaves more than one operand.
     TypeError
         For dtypes that are not numbers, casts that are not allowed, lists of labels that are
         not integers, masked arrays, and complex factors of real results.
@@ -151,7 +154,11 @@ def einsum(
 
 
 def einsum_path(
-    subscripts: Any, /, *operands: ArrayLike, optimize: Any = True, memory_limit: Any = None
+    subscripts: Any = None,
+    /,
+    *operands: ArrayLike,
+    optimize: Any = True,
+    memory_limit: Any = None,
 ) -> tuple[list[Any], str]:
     """Find the order of contraction that `einsum` uses.
 
@@ -218,6 +225,7 @@ def einsum_path(
         ]
         network = network_of(sizes, terms, found.output, dtype)
         tree = choose_tree(name, choice, network, sizes, limit / max(dtype.itemsize, 1))
-        if choice.path is None:
+        fits = choice.largest is None or tree_within(choice, network) is not None
+        if choice.path is None and fits:  # otherwise one step of all operands, as in NumPy
             path = path_of_tree(tree, count)
     return ["einsum_path", *path], report(found, sizes, path)

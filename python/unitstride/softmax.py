@@ -279,11 +279,12 @@ def logsumexp(
     axis : int, tuple of ints or None, default -1
         The axis or axes to sum over; None means all of them.
     b : array_like, optional
-        Weights, broadcast to the shape of `x`; they may be negative. An element of weight 0 is
-        ignored, also when it is infinite or NaN. The result keeps the dtype of `x`; the sum is
-        computed in the wider of the two dtypes.
+        Weights, broadcast together with `x`; they may be negative. An element of weight 0 is
+        ignored, also when it is infinite or NaN. The result has the dtype that NumPy promotes
+        both to, as in SciPy.
     where : array_like of bool, optional
-        Broadcast to the shape of `x`. Elements where it is False take no part, whatever they hold.
+        Broadcast to the shape of the terms. Elements where it is False take no part, whatever
+        they hold.
     temperature : float, default 1.0
         A positive finite number that divides `x`.
     keepdims : bool, default False
@@ -305,7 +306,7 @@ def logsumexp(
     Raises
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
-        As for `softmax`; also ValueError for weights that do not broadcast to the shape of `x`.
+        As for `softmax`; also ValueError for weights that do not broadcast with `x`.
 
     Notes
     -----

@@ -20,7 +20,8 @@ def toeplitz(c: ArrayLike, r: ArrayLike | None = None) -> Array:
     Parameters
     ----------
     c : array_like
-        The first column, along the last axis; axes before it are a batch.
+        The first column, along the last axis; axes before it are a batch. A number counts as one
+        element.
     r : array_like, optional
         The first row, along the last axis; r[0] is not used. The conjugate of `c` by default.
 
