@@ -13,11 +13,13 @@
 #include "ops/convolution_fft.hpp"
 #include "ops/convolution_planes.hpp"
 #include "ops/convolution_range.hpp"
+#include "ops/lines.hpp"
 
 namespace unitstride {
 namespace {
 
 constexpr const char* name = "convolve";
+constexpr int most_logarithm = 20;
 
 [[noreturn]] void refuse(const char* argument, const char* text) {
     throw Error(Error::Kind::value, quoted(name, argument) + text);
@@ -61,11 +63,47 @@ unsigned general_call(const py::array& x, const py::array& k, const py::array& o
                        [&] { return convolve(arguments); });
 }
 
+// A spectrum comes with the logarithm of its length.
 int transform_call(const py::array& x, const py::array& k, const py::array& out, int axis,
-                   std::ptrdiff_t start, int boundary, bool complex_x, bool complex_k) {
-    const TransformArguments arguments = {checked(x, k, out, axis, start, boundary), complex_x,
-                                          complex_k};
+                   std::ptrdiff_t start, int boundary, bool complex_x, bool complex_k,
+                   const std::optional<py::array>& spectrum, int logarithm) {
+    TransformArguments arguments = {checked(x, k, out, axis, start, boundary), complex_x, complex_k,
+                                    nullptr, 0};
+    if (spectrum) {
+        const ConvolutionArguments& call = arguments.convolution;
+        const py::ssize_t bytes = compute_bytes(call.storage);
+        if (logarithm < 1 || logarithm > most_logarithm ||
+            spectrum->nbytes() != (bytes << (logarithm + 1)) ||
+            call.k.shape[axis] > (std::ptrdiff_t{1} << logarithm) ||
+            (spectrum->flags() & py::array::c_style) == 0)
+            refuse("spectrum", "must be that of the kernel");
+        for (int a = 0; a < call.k.axes; ++a)
+            if (a != axis && call.k.shape[a] > 1 && call.k.strides[a] != 0)
+                refuse("spectrum", "must be that of the only kernel");
+        arguments.spectrum = static_cast<const char*>(spectrum->data());
+        arguments.logarithm = logarithm;
+    }
     return without_gil(out.size(), [&] { return convolve_fft(arguments); });
+}
+
+void spectrum_call(const py::array& k, bool complex_k, int logarithm, py::array& spectrum) {
+    if (k.ndim() != 1 || k.size() == 0) refuse("k", "must have one axis, and not be empty");
+    TransformArguments arguments = {};
+    ConvolutionArguments& call = arguments.convolution;
+    call.storage = storage_of(k, name, "k");
+    input_view(call.x, k, name, "k");
+    input_view(call.k, k, name, "k");
+    call.out.axes = 1;  // as long as the kernel; it is not written
+    call.out.shape = call.k.shape;
+    call.out.strides[0] = 1;
+    arguments.complex_k = complex_k;
+    if (logarithm < 1 || logarithm > most_logarithm ||
+        call.k.shape[0] > (std::ptrdiff_t{1} << logarithm))
+        refuse("logarithm", "is out of range");
+    if (spectrum.nbytes() != (py::ssize_t{compute_bytes(call.storage)} << (logarithm + 1)) ||
+        (spectrum.flags() & py::array::c_style) == 0)
+        refuse("spectrum", "must be contiguous, with two numbers for each point");
+    spectrum_of(arguments, logarithm, static_cast<char*>(spectrum.mutable_data()));
 }
 
 unsigned planes_call(const py::array& x, const py::array& k, const py::array& out,
@@ -289,7 +327,9 @@ void register_convolution(py::module_& module) {
                py::arg("start"), py::arg("boundary"));
     module.def("convolve_fft", transform_call, py::arg("x"), py::arg("k"), py::arg("out"),
                py::arg("axis"), py::arg("start"), py::arg("boundary"), py::arg("complex_x"),
-               py::arg("complex_k"));
+               py::arg("complex_k"), py::arg("spectrum") = py::none(), py::arg("logarithm") = 0);
+    module.def("convolution_spectrum", spectrum_call, py::arg("k"), py::arg("complex_k"),
+               py::arg("logarithm"), py::arg("spectrum"));
     module.def("convolve_planes", planes_call, py::arg("x"), py::arg("k"), py::arg("out"),
                py::arg("start"), py::arg("boundary"), py::arg("bias"), py::arg("silu"));
     module.def("convolution_range", range_call, py::arg("x"), py::arg("k"), py::arg("axis"),

@@ -192,29 +192,30 @@ void multiply(const SpectrumTask& task) noexcept {
     }
 }
 
-// `width` groups of results at one point, whose parts of x are in `row`.
+// `width` groups of results at one point, whose parts of x are in `row`. Sums that are the same are
+// kept in two, so that a few of them do not wait for one another.
 template <class T, int width>
 [[gnu::always_inline]] inline void add_pieces(const PiecesTask& task, const T* k, const T* real,
                                               const T* imaginary, T* y) noexcept {
-    Number<T> sum[width] = {};
+    Vec<T> sum[width][4] = {};
     for (size first = 0; first < task.pieces; first += lanes<T>, k += task.k_group) {
         const size left = task.pieces - first, count = left < lanes<T> ? left : lanes<T>;
         for (size p = 0; p < count; ++p) {
             const Vec<T> c = splat(load_scalar(k + p)), s = splat(load_scalar(k + lanes<T> + p));
-            const Vec<T> minus = -s;
 #pragma GCC unroll 4
             for (int i = 0; i < width; ++i) {
                 const size place = i * lanes<T> - first - p;
                 const Vec<T> a = load(real + place), b = load(imaginary + place);
-                sum[i].real = multiply_add(a, c, sum[i].real);
-                sum[i].imaginary = multiply_add(a, s, sum[i].imaginary);
-                sum[i].real = multiply_add(b, minus, sum[i].real);
-                sum[i].imaginary = multiply_add(b, c, sum[i].imaginary);
+                sum[i][0] = multiply_add(a, c, sum[i][0]);
+                sum[i][1] = multiply_add(b, s, sum[i][1]);
+                sum[i][2] = multiply_add(a, s, sum[i][2]);
+                sum[i][3] = multiply_add(b, c, sum[i][3]);
             }
         }
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < width; ++i) store_number(y + i * task.x_group, sum[i]);
+    for (int i = 0; i < width; ++i)
+        store_number<T>(y + i * task.x_group, {sum[i][0] - sum[i][1], sum[i][2] + sum[i][3]});
 }
 
 template <class T>

@@ -13,8 +13,6 @@
 namespace unitstride {
 namespace {
 
-enum Operand { operand_x, operand_out, operand_k, operand_count };
-
 constexpr std::ptrdiff_t rows_at_once = 64, most_lane_bytes = 64;
 
 // Calls body(first, rows, square) for a few rows at a time; `square` has room for them, lane after
@@ -93,22 +91,54 @@ std::ptrdiff_t SignalMover::workspace_bytes() const noexcept {
     return signal_bytes() + round_up(plan_.points * compute, scratch_alignment) + scratch_alignment;
 }
 
-// Calls body(lane, offsets of the line, block, count) for neighbouring blocks of one line.
+// Calls body(run) for lanes that one distance in each array takes to the next: neighbouring blocks
+// of a line, or the only blocks of lines.
 template <class Body>
 void SignalMover::for_each_run(const Signals& signals, int part, Body&& body) const {
     const bool two_blocks = is_real && plan_.blocks > 1;
-    std::ptrdiff_t offset[max_operands];
-    for (std::ptrdiff_t lane = 0, count = 0; lane < signals.count; lane += count) {
-        std::ptrdiff_t line = signals.line, signal = signals.first + lane;
-        count = signals.count - lane;
+    const auto find = [&](std::ptrdiff_t line, std::ptrdiff_t (&offset)[max_operands]) {
+        lines.offsets_of(one_kernel ? line : order_[static_cast<std::size_t>(line)], offset);
+    };
+    SignalRun run{};
+    run.across = several_ && signals_ == 1;
+    for (; run.lane < signals.count; run.lane += run.count) {
+        std::ptrdiff_t line = signals.line, signal = signals.first + run.lane;
+        run.count = signals.count - run.lane;
         if (several_) {
             line = signal / signals_;
             signal %= signals_;
-            count = std::min(count, signals_ - signal);
+            if (!run.across) run.count = std::min(run.count, signals_ - signal);
         }
-        lines.offsets_of(one_kernel ? line : order_[static_cast<std::size_t>(line)], offset);
-        body(lane, offset, two_blocks ? signal + part * signals_ : signal, count);
+        run.block = two_blocks ? signal + part * signals_ : signal;
+        find(line, run.offset);
+        if (run.across) {
+            std::ptrdiff_t next[max_operands];
+            const std::ptrdiff_t most = run.count;
+            for (run.count = 1; run.count < most; ++run.count) {
+                find(line + run.count, next);
+                bool goes_on = true;
+                for (int operand = 0; operand < operand_count; ++operand) {
+                    const std::ptrdiff_t far = next[operand] - run.offset[operand];
+                    if (run.count == 1) run.step[operand] = far;
+                    goes_on = goes_on && far == run.count * run.step[operand];
+                }
+                if (!goes_on) break;
+            }
+        }
+        body(run);
     }
+}
+
+bool SignalMover::reaches_beyond(const Signals& signals, int part) const noexcept {
+    if (signals.count < lanes) return true;
+    if (several_ && signals_ == 1) return false;
+    const std::ptrdiff_t first = several_ ? 0 : signals.first;
+    const std::ptrdiff_t last = several_ ? signals_ - 1 : signals.first + signals.count - 1;
+    const std::ptrdiff_t block = is_real && plan_.blocks > 1 ? part * signals_ : 0;
+    const auto begin = [&](std::ptrdiff_t signal) {
+        return call.start + (block + signal) * plan_.step - plan_.skip;
+    };
+    return begin(first) + plan_.points <= 0 || begin(last) >= length;
 }
 
 // One window that reaches beyond the ends of the line, down a lane.
@@ -127,15 +157,15 @@ void SignalMover::fetch(std::ptrdiff_t begin, const char* line, char* target, ch
 
 // Elements down the lanes, `lane_stride` from one to the next. Others than contiguous ones are
 // brought together in the order in which they lie in memory.
-void SignalMover::pack_lanes(const char* from, std::ptrdiff_t lane_stride, std::ptrdiff_t rows,
-                             std::ptrdiff_t count, char* target) const {
+void SignalMover::pack_lanes(const char* from, std::ptrdiff_t stride, std::ptrdiff_t lane_stride,
+                             std::ptrdiff_t rows, std::ptrdiff_t count, char* target) const {
     const std::ptrdiff_t row = 2 * lanes;
-    if (x_stride_ == 1 || count == 1) {
-        pack.pack({from, target, rows, count, x_stride_, lane_stride, row, false});
+    if (stride == 1 || count == 1) {
+        pack.pack({from, target, rows, count, stride, lane_stride, row, false});
         return;
     }
     in_squares(rows, [&](std::ptrdiff_t first, std::ptrdiff_t some, char* square) {
-        pack.pack({from + first * x_stride_ * storage, square, count, some, lane_stride, x_stride_,
+        pack.pack({from + first * stride * storage, square, count, some, lane_stride, stride,
                    rows_at_once, false});
         move.pack(
             {square, target + first * row * compute, some, count, 1, rows_at_once, row, false});
@@ -157,54 +187,86 @@ void SignalMover::unpack_lanes(char* to, std::ptrdiff_t lane_stride, std::ptrdif
     });
 }
 
+// The same window of several lines.
+void SignalMover::load_across(const SignalRun& run, const char* line, char* target,
+                              char* scratch) const {
+    const std::ptrdiff_t begin = call.start + run.block * plan_.step - plan_.skip;
+    const std::ptrdiff_t first = std::clamp<std::ptrdiff_t>(begin, 0, length);
+    const std::ptrdiff_t last = std::clamp<std::ptrdiff_t>(begin + plan_.points, 0, length);
+    const std::ptrdiff_t step = run.step[operand_x];
+    if (last - first < plan_.points && call.boundary != Boundary::zero) {
+        for (std::ptrdiff_t lane = 0; lane < run.count; ++lane)
+            fetch(begin, line + lane * step * storage, target + lane * compute, scratch);
+        return;
+    }
+    const std::ptrdiff_t row = 2 * lanes * compute;
+    const auto zero = [&](std::ptrdiff_t from, std::ptrdiff_t to) {
+        for (; from < to; ++from)
+            std::memset(target + from * row, 0, static_cast<std::size_t>(run.count * compute));
+    };
+    zero(0, first - begin);
+    zero(last - begin, plan_.points);
+    if (first < last)
+        pack_lanes(line + first * x_stride_ * storage, x_stride_, step, last - first, run.count,
+                   target + (first - begin) * row);
+}
+
 void SignalMover::load(const Signals& signals, int part, char* workspace, char* scratch) const {
     const char* const array = call.x.data + (arguments.complex_x ? part * storage : 0);
     char* const tile = part_of(workspace, part);
-    for_each_run(signals, part,
-                 [&](std::ptrdiff_t lane, const std::ptrdiff_t* offset, std::ptrdiff_t block,
-                     std::ptrdiff_t count) {
-                     const char* line = array + offset[operand_x] * storage;
-                     for (std::ptrdiff_t done = 0, now = 1; done < count; done += now) {
-                         const std::ptrdiff_t begin =
-                             call.start + (block + done) * plan_.step - plan_.skip;
-                         const std::ptrdiff_t room = length - plan_.points - begin;
-                         char* const target = tile + (lane + done) * compute;
-                         now = 1;
-                         if (begin >= 0 && room >= 0) {
-                             now = std::min(count - done, room / plan_.step + 1);
-                             pack_lanes(line + begin * x_stride_ * storage, plan_.step * x_stride_,
-                                        plan_.points, now, target);
-                         } else {
-                             fetch(begin, line, target, scratch);
-                         }
-                     }
-                 });
+    for_each_run(signals, part, [&](const SignalRun& run) {
+        const char* const line = array + run.offset[operand_x] * storage;
+        char* target = tile + run.lane * compute;
+        if (run.across) return load_across(run, line, target, scratch);
+        for (std::ptrdiff_t done = 0, now = 1; done < run.count; done += now) {
+            const std::ptrdiff_t begin = call.start + (run.block + done) * plan_.step - plan_.skip;
+            const std::ptrdiff_t room = length - plan_.points - begin;
+            now = 1;
+            if (begin >= 0 && room >= 0) {
+                now = std::min(run.count - done, room / plan_.step + 1);
+                pack_lanes(line + begin * x_stride_ * storage, x_stride_, plan_.step * x_stride_,
+                           plan_.points, now, target);
+            } else if (call.boundary != Boundary::zero ||
+                       (begin < length && begin + plan_.points > 0)) {
+                fetch(begin, line, target, scratch);
+            }
+            target += now * compute;
+        }
+    });
+}
+
+void SignalMover::load_own_taps(const Signals& signals, char* workspace) const {
+    for_each_run(signals, 1, [&](const SignalRun& run) {
+        pack_lanes(call.k.data + run.offset[operand_k] * storage, k_stride_, run.step[operand_k],
+                   taps, run.count, part_of(workspace, 1) + run.lane * compute);
+    });
 }
 
 void SignalMover::store(const Signals& signals, int part, char* workspace) const {
     char* const array = call.out.data + (is_real ? 0 : part * storage);
     char* const tile = part_of(workspace, part) + plan_.skip * 2 * lanes * compute;
-    for_each_run(
-        signals, part,
-        [&](std::ptrdiff_t lane, const std::ptrdiff_t* offset, std::ptrdiff_t block,
-            std::ptrdiff_t count) {
-            for (std::ptrdiff_t done = 0, now = 1; done < count; done += now) {
-                const std::ptrdiff_t begin = (block + done) * plan_.step, room = outputs - begin;
-                if (room <= 0) return;
-                now = std::clamp<std::ptrdiff_t>(room / plan_.step, 1, count - done);
-                char* const target = array + (offset[operand_out] + begin * out_stride_) * storage;
-                unpack_lanes(target, plan_.step * out_stride_, std::min(plan_.step, room), now,
-                             tile + (lane + done) * compute);
-            }
-        });
+    for_each_run(signals, part, [&](const SignalRun& run) {
+        char* const line = array + run.offset[operand_out] * storage;
+        char* source = tile + run.lane * compute;
+        const std::ptrdiff_t step = run.across ? run.step[operand_out] : plan_.step * out_stride_;
+        for (std::ptrdiff_t done = 0, now = 1; done < run.count; done += now) {
+            const std::ptrdiff_t begin = (run.block + (run.across ? 0 : done)) * plan_.step;
+            const std::ptrdiff_t room = outputs - begin;
+            if (room <= 0) return;
+            now = run.across ? run.count
+                             : std::clamp<std::ptrdiff_t>(room / plan_.step, 1, run.count - done);
+            unpack_lanes(line + begin * out_stride_ * storage, step, std::min(plan_.step, room),
+                         now, source);
+            source += now * compute;
+        }
+    });
 }
 
-void SignalMover::load_taps(std::ptrdiff_t kernel, std::ptrdiff_t first, std::ptrdiff_t count,
-                            int part, int array_part, std::ptrdiff_t lane, char* workspace) const {
-    const std::ptrdiff_t offset = kernel_offset_[static_cast<std::size_t>(kernel)];
-    const char* const from = call.k.data + (offset + first * k_stride_ + array_part) * storage;
-    pack.pack({from, part_of(workspace, part) + lane * compute, count, 1, k_stride_, 0, 2 * lanes,
-               false});
+void SignalMover::load_taps(const TapLanes& from, int part, char* workspace) const {
+    const std::ptrdiff_t offset =
+        kernel_offset_[static_cast<std::size_t>(from.kernel)] + from.first * k_stride_ + part;
+    pack_lanes(call.k.data + offset * storage, k_stride_, from.count * k_stride_, from.count,
+               from.pieces, part_of(workspace, part) + from.lane * compute);
 }
 
 }  // namespace unitstride

@@ -21,6 +21,18 @@ struct Signals {
     std::ptrdiff_t line, first, count;
 };
 
+// Those of them that one distance in each array takes to the next.
+struct SignalRun {
+    std::ptrdiff_t lane, count, block;
+    std::ptrdiff_t offset[max_operands], step[max_operands];  // elements; of the line, of lanes
+    bool across;  // the only blocks of lines; else neighbouring blocks of one
+};
+
+// Pieces of a kernel one after the other, `count` taps each, in lanes from `lane` on.
+struct TapLanes {
+    std::ptrdiff_t kernel, first, count, pieces, lane;
+};
+
 // A workspace holds the signals of a group, [points][real, imaginary][lanes], and room for a line.
 class SignalMover {
   public:
@@ -43,20 +55,23 @@ class SignalMover {
 
     // Signals of a line, and whether parts are from different lines.
     std::ptrdiff_t signals() const noexcept { return signals_; }
+    // Whether some lanes are left as they are: those of no signal, or of zeros only.
+    bool reaches_beyond(const Signals& signals, int part) const noexcept;
     bool is_across() const noexcept { return across_; }
     // All signals that are numbered together.
     std::ptrdiff_t numbered() const noexcept {
         return several_ ? lines.lines * signals_ : signals_;
     }
 
-    // One part of the windows of signals; other lanes are left as they are. `scratch` has room for
-    // a window.
+    // One part of the windows of signals into lanes that are zero where `reaches_beyond` says so.
+    // `scratch` has room for a window.
     void load(const Signals& signals, int part, char* workspace, char* scratch) const;
+    // The whole kernels of lines into the imaginary parts.
+    void load_own_taps(const Signals& signals, char* workspace) const;
     // What is right of them, to the places of the result.
     void store(const Signals& signals, int part, char* workspace) const;
-    // `count` taps of a kernel, into a lane that is zero.
-    void load_taps(std::ptrdiff_t kernel, std::ptrdiff_t first, std::ptrdiff_t count, int part,
-                   int array_part, std::ptrdiff_t lane, char* workspace) const;
+    // Into lanes that are zero.
+    void load_taps(const TapLanes& from, int part, char* workspace) const;
 
     const TransformArguments& arguments;
     const ConvolutionArguments& call;
@@ -69,10 +84,13 @@ class SignalMover {
     bool is_real, one_kernel = true;
 
   private:
+    enum Operand { operand_x, operand_out, operand_k, operand_count };
+
     void number_kernels();
     void fetch(std::ptrdiff_t begin, const char* line, char* target, char* scratch) const;
-    void pack_lanes(const char* from, std::ptrdiff_t lane_stride, std::ptrdiff_t rows,
-                    std::ptrdiff_t count, char* target) const;
+    void load_across(const SignalRun& run, const char* line, char* target, char* scratch) const;
+    void pack_lanes(const char* from, std::ptrdiff_t stride, std::ptrdiff_t lane_stride,
+                    std::ptrdiff_t rows, std::ptrdiff_t count, char* target) const;
     void unpack_lanes(char* to, std::ptrdiff_t lane_stride, std::ptrdiff_t rows,
                       std::ptrdiff_t count, char* source) const;
     template <class Body>

@@ -34,6 +34,7 @@ class TransformConvolution {
     explicit TransformConvolution(const TransformArguments& arguments);
 
     int run();
+    void write_spectrum(char* spectrum);
 
   private:
     std::ptrdiff_t carve(char* memory);
@@ -47,6 +48,12 @@ class TransformConvolution {
     void finish_group(std::ptrdiff_t line, std::ptrdiff_t group, char* signals,
                       const double* magnitudes);
 
+    // One that the caller has, if the plan is that of its length.
+    const char* given_spectrum() const noexcept {
+        const bool fits = plan_.logarithm == mover_.arguments.logarithm;
+        return fits ? mover_.arguments.spectrum : nullptr;
+    }
+    void load_taps(const TapLanes& from, char* workspace) const;
     void transform_kernels(std::ptrdiff_t group, char* workspace) const;
     void run_blocks(std::ptrdiff_t line, std::ptrdiff_t group, char* workspace);
 
@@ -77,9 +84,16 @@ class TransformConvolution {
 
 TransformPlan plan_of(SignalMover& mover) {
     const ConvolutionArguments& call = mover.call;
-    const TransformPlan plan = plan_transform(
-        {mover.lines.lines, mover.kernels(), mover.length, mover.taps, call.start, mover.outputs,
-         mover.is_real, call.boundary == Boundary::zero, mover.lanes, mover.table.vector_bytes});
+    const TransformShape shape = {
+        mover.lines.lines, mover.kernels(),         mover.length,  mover.taps,
+        call.start,        mover.outputs,           mover.is_real, call.boundary == Boundary::zero,
+        mover.lanes,       mover.table.vector_bytes};
+    const int given = mover.arguments.logarithm;
+    TransformPlan plan = given > 0 ? plan_blocks(shape, given) : plan_transform(shape);
+    if (mover.arguments.spectrum != nullptr) {
+        const TransformPlan other = plan_transform(shape);
+        if (other.nanoseconds < plan.nanoseconds) plan = other;
+    }
     mover.set_plan(plan);
     return plan;
 }
@@ -150,7 +164,7 @@ void TransformConvolution::load_group(std::ptrdiff_t line, std::ptrdiff_t group,
     const Signals real = signals_of(line, group, before, 0);
     const Signals imaginary = signals_of(line, group, before, 1);
     const bool has_imaginary = mover_.is_real || mover_.arguments.complex_x;
-    if (real.count < lanes_ || imaginary.count < lanes_ || !has_imaginary)
+    if (!has_imaginary || mover_.reaches_beyond(real, 0) || mover_.reaches_beyond(imaginary, 1))
         std::memset(signals, 0, static_cast<std::size_t>(group_bytes_));
     mover_.load(real, 0, signals, scratch);
     if (has_imaginary) mover_.load(imaginary, 1, signals, scratch);
@@ -169,15 +183,18 @@ void TransformConvolution::finish_group(std::ptrdiff_t line, std::ptrdiff_t grou
         mover_.store(signals_of(line, group, 0, 1), 1, signals);
 }
 
+void TransformConvolution::load_taps(const TapLanes& from, char* workspace) const {
+    mover_.load_taps(from, 0, workspace);
+    if (mover_.arguments.complex_k) mover_.load_taps(from, 1, workspace);
+}
+
 // Kernels of the batch in one piece: [kernel][real, imaginary][points].
 void TransformConvolution::transform_kernels(std::ptrdiff_t group, char* workspace) const {
     std::memset(workspace, 0, static_cast<std::size_t>(group_bytes_));
     const std::ptrdiff_t first = group * lanes_, points = plan_.points;
     const std::ptrdiff_t count = std::min(lanes_, kernel_count_ - first);
     for (std::ptrdiff_t lane = 0; lane < count; ++lane)
-        for (int part = 0; part < (mover_.arguments.complex_k ? 2 : 1); ++part)
-            mover_.load_taps(first_kernel_ + first + lane, 0, plan_.taps, part, part, lane,
-                             workspace);
+        load_taps({first_kernel_ + first + lane, 0, plan_.taps, 1, lane}, workspace);
     kernels_.forward({workspace, points, turns_.get()});
     for (int part = 0; part < 2; ++part)
         mover_.move.unpack({kernel_spectra_ + (2 * first + part) * points * mover_.compute,
@@ -191,8 +208,10 @@ void TransformConvolution::run_blocks(std::ptrdiff_t line, std::ptrdiff_t group,
     load_group(line, group, 0, workspace, workspace + group_bytes_);
     if (mover_.is_across()) kernels_.balance({workspace, plan_.points, magnitudes});
     kernels_.forward({workspace, plan_.points, turns_.get()});
-    kernels_.multiply(
-        {workspace, kernel_spectra_ + kernel * (group_bytes_ / lanes_), plan_.points});
+    const char* const given = given_spectrum();
+    const char* const spectrum =
+        given != nullptr ? given : kernel_spectra_ + kernel * (group_bytes_ / lanes_);
+    kernels_.multiply({workspace, spectrum, plan_.points});
     finish_group(line, group, workspace, mover_.is_across() ? magnitudes : nullptr);
 }
 
@@ -200,12 +219,11 @@ void TransformConvolution::run_blocks(std::ptrdiff_t line, std::ptrdiff_t group,
 void TransformConvolution::transform_pieces(std::ptrdiff_t kernel, std::ptrdiff_t group) const {
     char* const signals = kernel_spectra_ + (kernel * kernel_groups_ + group) * group_bytes_;
     std::memset(signals, 0, static_cast<std::size_t>(group_bytes_));
-    for (std::ptrdiff_t lane = 0; lane < lanes_; ++lane) {
-        const std::ptrdiff_t first = (group * lanes_ + lane) * plan_.taps;
-        const std::ptrdiff_t count = std::min(plan_.taps, mover_.taps - first);
-        for (int part = 0; count > 0 && part < (mover_.arguments.complex_k ? 2 : 1); ++part)
-            mover_.load_taps(first_kernel_ + kernel, first, count, part, part, lane, signals);
-    }
+    const std::ptrdiff_t first = group * lanes_ * plan_.taps, left = mover_.taps - first;
+    const std::ptrdiff_t whole = std::min(left / plan_.taps, lanes_), rest = left % plan_.taps;
+    if (whole > 0) load_taps({first_kernel_ + kernel, first, plan_.taps, whole, 0}, signals);
+    if (whole < lanes_ && rest > 0)
+        load_taps({first_kernel_ + kernel, first + whole * plan_.taps, rest, 1, whole}, signals);
     kernels_.forward({signals, plan_.points, turns_.get()});
 }
 
@@ -247,9 +265,7 @@ void TransformConvolution::run_whole_lines(std::ptrdiff_t group, char* workspace
     const Signals signals = signals_of(0, group, 0, 0);
     std::memset(workspace, 0, static_cast<std::size_t>(group_bytes_));
     mover_.load(signals, 0, workspace, workspace + group_bytes_);
-    for (std::ptrdiff_t lane = 0; lane < signals.count; ++lane)
-        mover_.load_taps(mover_.kernel_of(signals.first + lane), 0, plan_.taps, 1, 0, lane,
-                         workspace);
+    mover_.load_own_taps(signals, workspace);
     double magnitudes[2 * most_lanes];
     kernels_.balance({workspace, plan_.points, magnitudes});
     for (std::ptrdiff_t lane = 0; lane < lanes_; ++lane)
@@ -257,6 +273,12 @@ void TransformConvolution::run_whole_lines(std::ptrdiff_t group, char* workspace
     kernels_.forward({workspace, plan_.points, turns_.get()});
     kernels_.multiply_own({workspace, opposite_places(plan_.logarithm), plan_.points});
     finish_group(0, group, workspace, magnitudes);
+}
+
+void TransformConvolution::write_spectrum(char* spectrum) {
+    const Scratch scratch(group_bytes_, 1);
+    kernel_spectra_ = spectrum;
+    transform_kernels(0, scratch.of_worker(0));
 }
 
 int TransformConvolution::run() {
@@ -276,8 +298,9 @@ int TransformConvolution::run() {
             run_pieces(count);
             continue;
         }
-        in_parallel(parts(kernel_count_, lanes_),
-                    [&](std::ptrdiff_t group, char* own) { transform_kernels(group, own); });
+        if (given_spectrum() == nullptr)
+            in_parallel(parts(kernel_count_, lanes_),
+                        [&](std::ptrdiff_t group, char* own) { transform_kernels(group, own); });
         in_parallel(mover_.one_kernel ? groups_ : count * groups_,
                     [&](std::ptrdiff_t item, char* own) {
                         run_blocks(first_line_ + item / groups_, item % groups_, own);
@@ -294,6 +317,12 @@ int convolve_fft(const TransformArguments& arguments) {
     for (int axis = 0; axis < call.out.axes; ++axis)
         if (call.out.shape[axis] == 0) return 0;
     return TransformConvolution(arguments).run();
+}
+
+void spectrum_of(const TransformArguments& arguments, int logarithm, char* spectrum) {
+    TransformArguments own = arguments;
+    own.logarithm = logarithm;
+    TransformConvolution(own).write_spectrum(spectrum);
 }
 
 double convolve_fft_nanoseconds(std::ptrdiff_t lines, std::ptrdiff_t kernel_count,

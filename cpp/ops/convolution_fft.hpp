@@ -10,6 +10,10 @@ namespace unitstride {
 struct TransformArguments {
     ConvolutionArguments convolution;
     bool complex_x, complex_k;
+    // The kernel's spectrum at 2^logarithm points, of `spectrum_of`, for a call with one kernel; or
+    // null.
+    const char* spectrum = nullptr;
+    int logarithm = 0;
 };
 
 constexpr int not_finite = -1;
@@ -18,7 +22,11 @@ constexpr int not_finite = -1;
 // numbers under way became too large. `out` is then of no use.
 int convolve_fft(const TransformArguments& arguments);
 
-// The time it takes, of x alone on one thread; `outputs` along the axis.
+// Writes the spectrum of the kernel, 2 * 2^logarithm numbers of the compute type; that has at most
+// 2^logarithm taps. x and out are looked at for their shapes only.
+void spectrum_of(const TransformArguments& arguments, int logarithm, char* spectrum);
+
+// The time it takes on one thread; `outputs` along the axis.
 double convolve_fft_nanoseconds(std::ptrdiff_t lines, std::ptrdiff_t kernels, std::ptrdiff_t length,
                                 std::ptrdiff_t taps, std::ptrdiff_t outputs, bool is_complex,
                                 Storage storage);

@@ -10,12 +10,12 @@ constexpr int least_logarithm = 5, most_logarithm = 18;
 // Nanoseconds, on a core that multiplies and adds two vectors per cycle at 3.6 GHz: for one point
 // of all lanes, a doubling of the length, and moving it between array, transform and product; for
 // one piece of a product.
-constexpr double doubling = 0.6, moving = 10.0, piece = 0.8;
+constexpr double doubling = 0.6, moving = 10.0, piece = 1.0, gathering = 2.0, keeping = 1.3;
 
 // What a group of signals takes longer that leaves the second-level cache.
 double out_of_cache(std::ptrdiff_t bytes) {
     if (bytes <= 512 << 10) return 1;
-    return bytes <= 1 << 20 ? 1.3 : bytes <= 2 << 20 ? 2.0 : 2.6;
+    return bytes <= 1 << 20 ? 1.25 : bytes <= 2 << 20 ? 1.55 : 2.3;
 }
 
 std::ptrdiff_t parts(std::ptrdiff_t whole, std::ptrdiff_t part) {
@@ -56,11 +56,30 @@ double time_of(const TransformShape& shape, const TransformPlan& plan) {
     const double points = static_cast<double>(plan.points);
     const double transform = points * (doubling * plan.logarithm + moving) *
                              out_of_cache(plan.points * 2 * shape.vector_bytes);
-    const double product = points * piece * static_cast<double>(plan.pieces);
-    return (even(kernels) + even(forward) + even(inverse)) * transform + even(inverse) * product;
+    double products = even(inverse) * points * piece, kept = 1;
+    if (plan.form == TransformForm::pieces) {
+        kept = keeping;
+        products *= static_cast<double>(plan.pieces);
+        products += even(forward) * points * gathering;
+    }
+    return (even(kernels) + even(forward) + even(inverse)) * transform * kept + products;
 }
 
 }  // namespace
+
+TransformPlan plan_blocks(const TransformShape& shape, int logarithm) {
+    TransformPlan plan{};
+    plan.form = TransformForm::blocks;
+    plan.logarithm = logarithm;
+    plan.points = std::ptrdiff_t{1} << logarithm;
+    plan.taps = shape.taps;
+    plan.skip = shape.taps - 1;
+    plan.step = plan.points - plan.skip;
+    plan.blocks = parts(shape.outputs, plan.step);
+    plan.pieces = 1;
+    plan.nanoseconds = time_of(shape, plan);
+    return plan;
+}
 
 TransformPlan plan_transform(const TransformShape& shape) {
     TransformPlan best{};
@@ -87,10 +106,7 @@ TransformPlan plan_transform(const TransformShape& shape) {
             break;
         }
         if (shape.taps <= points / 2) {
-            plan.form = TransformForm::blocks;
-            plan.taps = shape.taps;
-            plan.skip = shape.taps - 1;
-            plan.step = points - plan.skip;
+            plan = plan_blocks(shape, n);
         } else {
             plan.form = TransformForm::pieces;
             plan.taps = plan.skip = plan.step = points / 2;

@@ -39,5 +39,7 @@ struct TransformPlan {
 };
 
 TransformPlan plan_transform(const TransformShape& shape);
+// In blocks, of a length that is given: taps <= 2^logarithm.
+TransformPlan plan_blocks(const TransformShape& shape, int logarithm);
 
 }  // namespace unitstride

@@ -90,7 +90,7 @@ def _line(n: int, m: int, layout: str = "", dtype: str = "float32") -> Problem:
     calls["PyTorch"] = torch_call
     if layout:
         calls[PLAIN] = partial(ours, "")
-    by_definition = m < 1024  # others go by FFT, whose operations are others
+    by_definition = m <= 64  # others go by FFT, whose operations are others
     item = 8 if dtype == "float64" else 4
     title = f"convolve {n} * {m} {dtype}" + (f" {layout}" if layout else "")
     return Problem(
@@ -101,6 +101,65 @@ def _line(n: int, m: int, layout: str = "", dtype: str = "float32") -> Problem:
         bytes_read=n * item if by_definition else 0,
         bytes_written=n * item if by_definition else 0,
         dtype=dtype,
+    )
+
+
+# Planes, and kernels as long as the signal.
+
+
+def _plane(n: int, m: int) -> Problem:
+    x, k = _draw(n, n), _draw(m, m)
+
+    def scipy_call() -> Call:
+        signal = importlib.import_module("scipy.signal")
+        return partial(signal.convolve2d if m < 5 else signal.fftconvolve, x, k, "same")
+
+    def torch_call() -> Call:
+        torch = _torch()
+        if m > 31:
+            raise Unavailable  # it takes seconds
+        images = torch.from_numpy(x)[None, None], torch.from_numpy(k[::-1, ::-1].copy())[None, None]
+        return _quiet(torch, partial(torch.nn.functional.conv2d, *images, padding=m // 2))
+
+    return Problem(
+        "planes",
+        f"convolve2d {n} x {n} * {m} x {m}",
+        {
+            OWN: lambda: partial(unitstride.convolve2d, x, k, "same"),
+            "SciPy": scipy_call,
+            "PyTorch": torch_call,
+        },
+        bytes_read=x.nbytes if m < 5 else 0,
+        bytes_written=x.nbytes if m < 5 else 0,
+    )
+
+
+def _long(batch: int, channels: int, length: int) -> Problem:
+    x, k = _draw(batch, channels, length), _draw(channels, length)
+
+    def scipy_call() -> Call:
+        signal = importlib.import_module("scipy.signal")
+        return lambda: signal.fftconvolve(x, k[None], axes=-1)[..., :length]
+
+    def torch_call() -> Call:
+        torch = _torch()
+        a, b = torch.from_numpy(x), torch.from_numpy(k)
+        forward, backward = torch.fft.rfft, torch.fft.irfft
+
+        def call() -> Any:
+            product = forward(a, 2 * length) * forward(b, 2 * length)
+            return backward(product, 2 * length)[..., :length]
+
+        return _quiet(torch, call)
+
+    return Problem(
+        "kernels as long as the signal",
+        f"long_convolve ({batch}, {channels}, {length})",
+        {
+            OWN: lambda: partial(unitstride.long_convolve, x, k),
+            "SciPy": scipy_call,
+            "PyTorch": torch_call,
+        },
     )
 
 
@@ -201,6 +260,10 @@ def cases(quick: bool = False) -> Sequence[Problem]:
     if not quick:
         lines += [_line(65536, 32768), _line(65536, 32768, dtype="float64")]
     lines.append(_line(1000, 10))
+    lines += [_plane(256 if quick else 1024, m) for m in (3, 15, 63)]
+    lines += [_long(4, 64, 1024 if quick else 8192)]
+    if not quick:
+        lines.append(_long(1, 16, 1 << 20))
     images = (
         ((batch, 64, 56, 56), (64, 64, 3, 3), 1, 1),
         ((batch, 256, 14, 14), (256, 256, 3, 3), 1, 1),

@@ -151,6 +151,11 @@ def prepare(
     return Problem(arrays[0], arrays[1], along, start, tuple(lines), rule), dtype
 
 
+def once(array: Array) -> Array:
+    """Return an array without the repetitions of axes that were broadcast."""
+    return array[tuple(slice(0, 1 if step == 0 else None) for step in array.strides)]
+
+
 def _goes_by_fft(problem: Problem, dtype: DType) -> bool:
     axis, k = problem.axis, problem.k
     count = problem.shape[axis]
@@ -173,7 +178,7 @@ def choose(function: str, method: Any, problem: Problem, dtype: DType) -> tuple[
         return "convolve", problem
     if method == "auto" and not _goes_by_fft(problem, dtype):
         return "convolve", problem
-    if not np.isfinite(problem.k).all():
+    if not np.isfinite(once(problem.k)).all():
         return "convolve", problem
     problem = problem._replace(x=_convolution_methods.together(problem.x, problem.axis))
     x, k = (np.moveaxis(array, problem.axis, -1) for array in (problem.x, problem.k))

@@ -87,7 +87,12 @@ def convolve_fft(
     boundary: int,
     complex_x: bool,
     complex_k: bool,
+    spectrum: _Array | None = None,
+    logarithm: int = 0,
 ) -> int: ...
+
+# Writes the spectrum of one kernel at 2^logarithm points.
+def convolution_spectrum(k: _Array, complex_k: bool, logarithm: int, spectrum: _Array) -> None: ...
 
 # How long that takes, on one thread.
 def convolve_fft_nanoseconds(

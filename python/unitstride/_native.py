@@ -239,11 +239,9 @@ class Native:
         """Run the direct convolution."""
         return _native_convolution.convolve(self._core, x, k, out, axis, start, boundary)
 
-    def convolve_fft(
-        self, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
-    ) -> int:
+    def convolve_fft(self, x: Array, k: Array, out: Array, *place: Any) -> int:
         """Run the convolution by Fourier transforms."""
-        return _native_convolution.convolve_fft(self._core, x, k, out, axis, start, boundary)
+        return _native_convolution.convolve_fft(self._core, x, k, out, *place)
 
     def convolve_planes(self, x: Array, k: Array, out: Array, *options: Any) -> int:
         """Run the direct convolution along the last two axes."""

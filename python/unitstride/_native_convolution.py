@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ _REAL = ("float32", "float64", "float16", "bfloat16")
 _COMPLEX = ("complex64", "complex128")
 _NOT_FINITE = -1  # the core's status for results that are not
 _CACHED_BYTES = 1 << 18  # lines of smaller arrays need not be brought together
+
+
+class Spectrum(NamedTuple):
+    """The spectrum of one kernel at 2^logarithm points, as the core takes it."""
+
+    values: Array
+    logarithm: int
 
 
 def convolve(
@@ -58,11 +65,19 @@ def _convolve_parts(run: Callable[..., int], x: Array, k: Array, out: Array, *pl
 
 
 def convolve_fft(
-    core: ModuleType, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
+    core: ModuleType,
+    x: Array,
+    k: Array,
+    out: Array,
+    axis: int,
+    start: int,
+    boundary: int,
+    spectrum: Spectrum | None = None,
 ) -> int:
     """Run the convolution by Fourier transforms."""
     target = host_for(out, axis)
-    status = _transform(core, together(core, x, axis), k, target, axis, start, boundary)
+    lines = together(core, x, axis)
+    status = _transform(core, lines, k, target, axis, start, boundary, spectrum)
     if status == _NOT_FINITE:
         transform = partial(_transform_window, core)
         return _reference.convolve_fft(x, k, out, axis, start, boundary, transform)
@@ -130,12 +145,32 @@ def _copy(core: ModuleType, source: Array, target: Array) -> Array:
     return target
 
 
+def spectrum_of(core: ModuleType, k: Array, logarithm: int) -> Spectrum:
+    """Compute the spectrum of a kernel of one axis."""
+    wide = np.float64 if k.dtype.name in ("float64", "complex128") else np.float32
+    values = np.empty(2 << logarithm, wide)
+    is_complex = k.dtype.kind == "c"
+    core.convolution_spectrum(
+        k.real if is_complex else storage_view(k), is_complex, logarithm, values
+    )
+    return Spectrum(values, logarithm)
+
+
 def _transform(
-    core: ModuleType, x: Array, k: Array, out: Array, axis: int, start: int, boundary: int
+    core: ModuleType,
+    x: Array,
+    k: Array,
+    out: Array,
+    axis: int,
+    start: int,
+    boundary: int,
+    spectrum: Spectrum | None = None,
 ) -> int:
     complex_x, complex_k = x.dtype.kind == "c", k.dtype.kind == "c"
     parts = [a.real if a.dtype.kind == "c" else storage_view(a) for a in (x, k, out)]
-    status: int = core.convolve_fft(*parts, axis, start, boundary, complex_x, complex_k)
+    status: int = core.convolve_fft(
+        *parts, axis, start, boundary, complex_x, complex_k, *(spectrum or (None, 0))
+    )
     return status
 
 

@@ -1,14 +1,18 @@
 """The Adam step on arrays and lists of arrays."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from unitstride import _optim_lists, _optim_rules
+from unitstride import _optim_lists, _optim_rules, _optim_wide
 from unitstride._backend import core
+from unitstride._optim_formats import BlockwiseState
 from unitstride._optim_lists import Arrays
 
 Array = NDArray[Any]
+States = Arrays | BlockwiseState | Sequence[BlockwiseState]
 
 _BETAS = (0.9, 0.999)
 
@@ -16,8 +20,8 @@ _BETAS = (0.9, 0.999)
 def adam_step(
     params: Arrays,
     grads: Arrays,
-    exp_avg: Arrays,
-    exp_avg_sq: Arrays,
+    exp_avg: States,
+    exp_avg_sq: States,
     step: int,
     *,
     lr: float = 1e-3,
@@ -25,7 +29,7 @@ def adam_step(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     decoupled: bool = False,
-    max_exp_avg_sq: Arrays | None = None,
+    max_exp_avg_sq: States | None = None,
     nesterov: bool = False,
     maximize: bool = False,
     bias_correction: bool = True,
@@ -37,6 +41,9 @@ def adam_step(
     ema: Arrays | None = None,
     ema_decay: float = 0.999,
     low_precision_copy: Arrays | None = None,
+    rounding: str = "nearest",
+    seed: int = 0,
+    kahan: Arrays | None = None,
 ) -> tuple[float, bool]:
     """Take one step of Adam or AdamW in place, on one array or a list of arrays.
 
@@ -50,8 +57,9 @@ def adam_step(
         Parameters of any shapes and strides, float32, float64, float16 or bfloat16; updated.
     grads : ndarray or list of ndarray
         Their gradients, of the same shapes and any of these dtypes.
-    exp_avg, exp_avg_sq : ndarray or list of ndarray
-        First and second moments, zeros before the first step, of any of these dtypes; updated.
+    exp_avg, exp_avg_sq : ndarray or list of ndarray, or of BlockwiseState
+        First and second moments, zeros before the first step, of any of these dtypes, or 8 bits
+        an element; updated.
     step : int
         The number of this step, from 1.
     lr : float, default 1e-3
@@ -93,6 +101,14 @@ def adam_step(
         In [0, 1).
     low_precision_copy : ndarray or list of ndarray, optional
         Receives the new parameters, rounded to its dtype.
+    rounding : {"nearest", "stochastic"}, default "nearest"
+        How 16-bit parameters and states are rounded: to the nearest, or up and down with the
+        probabilities that make the result right on average, so that small changes are not lost.
+    seed : int, default 0
+        Of the random bits, which follow from it, `step`, and the element's place alone.
+    kahan : ndarray or list of ndarray, optional
+        For 16-bit parameters, of their dtypes, zeros before the first step: what rounding has taken
+        off, added at the next step; updated.
 
     Returns
     -------
@@ -123,7 +139,8 @@ def adam_step(
     and rounded once. No floating-point warning is raised: look at `grad_norm`. An interrupted
     call leaves the arrays partly updated.
 
-    Complexity: O(n) time, one read of four arrays and one write of three, no copies.
+    Complexity: O(n) time, one read of four arrays and one write of three, no copies. Steps with
+    `rounding`, `kahan` or 8-bit states decode and encode pieces of arrays on NumPy, in cache.
 
     References
     ----------
@@ -152,6 +169,8 @@ def adam_step(
         and compat == "torch"
         and bias_correction
         and not (nesterov or maximize or skip_nonfinite)
+        and rounding == "nearest"
+        and kahan is None
     ):
         done: tuple[float, bool] | None = core.adam_fast(
             params, grads, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay, decoupled
@@ -173,11 +192,16 @@ def adam_step(
         bias_correction,
         compat,
     )
+    arrays = (params, grads, exp_avg, exp_avg_sq, max_exp_avg_sq, ema, low_precision_copy)
+    formats = _optim_wide.Formats(rounding, seed, kahan)
+    run = None
+    if _optim_wide.wants(arrays, formats):
+        run = partial(_optim_wide.run_step, formats=formats, step=number)
     return _optim_lists.take_step(
         name,
         _optim_rules.ADAM,
         ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
-        (params, grads, exp_avg, exp_avg_sq, max_exp_avg_sq, ema, low_precision_copy),
+        arrays,
         numbers,
         rate,
         weight_decay,
@@ -189,4 +213,5 @@ def adam_step(
         ema_decay,
         skip_nonfinite,
         compat == "optax",
+        run,
     )

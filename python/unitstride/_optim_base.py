@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unitstride import _optim_lists, _optim_rules
+from unitstride import _optim_lists, _optim_rules, _optim_wide
+from unitstride._optim_formats import BlockwiseState
 from unitstride._optim_lists import Arrays
 from unitstride._optim_state import SavedState
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
 Group = dict[str, Any]
+
+SCALES = "_scales"  # of a state of 8 bits, after its name
 
 # Options of every optimiser, and what they are when nothing is said.
 _SHARED: dict[str, Any] = {"weight_decay": 0.0, "maximize": False}
@@ -25,6 +29,14 @@ class Optimizer(SavedState):
     _RULE: ClassVar[int]
     # All states in the order of the engine, which may skip some of them.
     _STATES: ClassVar[tuple[str, ...]]
+    # Those that are never negative.
+    _UNSIGNED: ClassVar[tuple[str, ...]] = (
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "exp_inf",
+        "square_avg",
+        "sum",
+    )
 
     def __init__(
         self,
@@ -35,6 +47,7 @@ class Optimizer(SavedState):
         ema_decay: float | None,
         state_dtype: Any,
     ) -> None:
+        self.remembers = False
         self.max_norm = max_norm
         self.skip_nonfinite = skip_nonfinite
         self.ema_decay = ema_decay
@@ -84,13 +97,35 @@ class Optimizer(SavedState):
             self.ema += [np.array(array, order="K") for array in arrays]
         self.param_groups.append(added)
 
+    def _dtype_for(self, array: Array) -> np.dtype[Any]:
+        """Return the dtype of the states of a parameter."""
+        chosen: np.dtype[Any] | None = self._state_dtype
+        if chosen is not None:
+            return chosen
+        return np.dtype(np.float32 if array.dtype.itemsize == 2 else array.dtype)
+
     def _fresh_state(self, group: Group, array: Array) -> dict[str, Array]:
-        dtype = self._state_dtype
-        if dtype is None:
-            dtype = np.dtype(np.float32) if array.dtype.itemsize == 2 else array.dtype
+        dtype = self._dtype_for(array)
+        if dtype == np.uint8:
+            return self._fresh_blocks(group, array)
         fresh = {name: np.zeros_like(array, dtype=dtype) for name in self._wanted(group)}
         self._fill_state(group, fresh)
         return fresh
+
+    def _fresh_blocks(self, group: Group, array: Array) -> dict[str, Array]:
+        """Return states of 8 bits: codes, and scales beside them."""
+        fresh: dict[str, Array] = {}
+        for name in self._wanted(group):
+            state = BlockwiseState(array.shape, name not in self._UNSIGNED)
+            fresh |= {name: state.codes, f"{name}{SCALES}": state.scales}
+        return fresh
+
+    def _state_of(self, place: int, name: str) -> Any:
+        """Return a state as a step takes it."""
+        state = self._state[place]
+        if state[name].dtype != np.uint8:
+            return state[name]
+        return BlockwiseState.of(state[name], state[f"{name}{SCALES}"], name not in self._UNSIGNED)
 
     def _fill_state(self, group: Group, state: dict[str, Array]) -> None:
         """Set states that do not begin with zeros."""
@@ -98,6 +133,10 @@ class Optimizer(SavedState):
     def _wanted(self, group: Group) -> tuple[str, ...]:
         """Return the states that a group has."""
         return self._STATES
+
+    def _formats(self, group: Group, places: list[int]) -> _optim_wide.Formats:
+        """Return how 16-bit numbers are rounded, for the parameters at some places."""
+        return _optim_wide.Formats()
 
     def _constants(self, group: Group, step: int, lr: float) -> tuple[float, ...]:
         """Check the options of a group and return the constants of the rule."""
@@ -168,6 +207,7 @@ class Optimizer(SavedState):
                 f"{self._name}: `low_precision_copy` must have {len(everything)} arrays, "
                 f"got {len(copies)}"
             )
+        self._remember()
         if len(self.param_groups) == 1:
             return self._step_group(self.param_groups[0], 0, found, copies, grad_scale, None)
         return self._step_groups(found, copies, grad_scale)
@@ -220,7 +260,7 @@ class Optimizer(SavedState):
         names = self._wanted(group)
         lr = self._rate(group)
         states: list[list[Array] | None] = [
-            [self._state[first + i][name] for i in chosen] if name in names else None
+            [self._state_of(first + i, name) for i in chosen] if name in names else None
             for name in self._STATES
         ]
         states += [None] * (3 - len(states))
@@ -238,17 +278,22 @@ class Optimizer(SavedState):
             0.0 if self.ema_decay is None else self.ema_decay,
             self._constants(group, self.step_count + 1, lr),
         )
-        norm, stepped = _optim_lists.run_step(
+        arrays = (
+            [group["params"][i] for i in chosen],
+            [grads[i] for i in chosen],
+            *states,
+            None if ema is None else [ema[first + i] for i in chosen],
+            None if copies is None else [copies[i] for i in chosen],
+        )
+        formats = self._formats(group, [first + i for i in chosen])
+        run = _optim_lists.run_step
+        if _optim_wide.wants(arrays, formats):
+            run = partial(_optim_wide.run_step, formats=formats, step=self.step_count + 1)
+        norm, stepped = run(
             self._name,
             self._RULE,
             ("params", "grads", *(*self._STATES, "", "", "")[:3], "ema", "low_precision_copy"),
-            (
-                [group["params"][i] for i in chosen],
-                [grads[i] for i in chosen],
-                *states,
-                None if ema is None else [ema[first + i] for i in chosen],
-                None if copies is None else [copies[i] for i in chosen],
-            ),
+            arrays,
             *shared,
             self.skip_nonfinite and clip_factor is None,
         )

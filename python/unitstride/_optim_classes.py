@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unitstride import _optim_rules
 from unitstride._optim_base import Group, Optimizer, Schedule
 from unitstride._optim_lists import Arrays
+from unitstride._optim_wide import ROUNDINGS, Formats
+
+Array = NDArray[Any]
 
 Params = Arrays | Sequence[Mapping[str, Any]]
 
@@ -29,8 +35,12 @@ class Adam(Optimizer):
     ema_decay : float, optional
         Keep moving averages of the parameters, in `ema`.
     state_dtype : dtype, optional
-        Of the moments: float32, float64, bfloat16 or float16; that of the parameter by default,
-        float32 for 16-bit parameters.
+        Of the moments: float32, float64, bfloat16, float16, or uint8 for `BlockwiseState`; that of
+        the parameter by default, float32 for 16-bit parameters.
+    rounding, seed
+        As for `unitstride.adam_step`.
+    kahan : bool, default False
+        Keep what rounding takes off 16-bit parameters, and add it at the next step.
 
     Raises
     ------
@@ -75,6 +85,9 @@ class Adam(Optimizer):
         skip_nonfinite: bool = False,
         ema_decay: float | None = None,
         state_dtype: Any = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+        kahan: bool = False,
     ) -> None:
         options = {
             "lr": lr,
@@ -87,6 +100,9 @@ class Adam(Optimizer):
             "maximize": maximize,
             "bias_correction": bias_correction,
             "compat": compat,
+            "rounding": rounding,
+            "seed": seed,
+            "kahan": kahan,
         }
         super().__init__(params, options, max_norm, skip_nonfinite, ema_decay, state_dtype)
 
@@ -96,7 +112,22 @@ class Adam(Optimizer):
     def _decoupled(self, group: Group) -> bool:
         return bool(group["decoupled"])
 
+    def _fresh_state(self, group: Group, array: Array) -> dict[str, Array]:
+        fresh = super()._fresh_state(group, array)
+        if group["kahan"]:
+            if array.dtype.itemsize != 2:
+                raise ValueError(
+                    f"{self._name}: `kahan` needs parameters of 16 bits, got {array.dtype}"
+                )
+            fresh["kahan"] = np.zeros_like(array)
+        return fresh
+
+    def _formats(self, group: Group, places: list[int]) -> Formats:
+        kahan = [self._state[i]["kahan"] for i in places] if group["kahan"] else None
+        return Formats(group["rounding"], group["seed"], kahan)
+
     def _constants(self, group: Group, step: int, lr: float) -> tuple[float, ...]:
+        _optim_rules.check_choice(self._name, "rounding", group["rounding"], ROUNDINGS)
         return _optim_rules.adam(
             step,
             lr,

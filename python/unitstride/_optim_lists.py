@@ -1,6 +1,6 @@
 """Lists of parameters, gradients and states: their checks, and the way to the core or the twin."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,8 +176,12 @@ def take_step(
     ema_decay: float,
     skip_nonfinite: bool,
     clips_as_optax: bool = False,
+    run: Callable[..., tuple[float, bool]] | None = None,
 ) -> tuple[float, bool]:
-    """Take a step of a public function, with the options that all of them have."""
+    """Take a step of a public function, with the options that all of them have.
+
+    `run` takes the step instead of `run_step`.
+    """
     shared = common(
         function,
         lr,
@@ -193,7 +197,7 @@ def take_step(
     )
     names = ("params", "grads", *states, *("state",) * (3 - len(states)))
     names = (*names, "ema", "low_precision_copy")
-    return run_step(function, rule, names, arrays, *shared, skip_nonfinite)
+    return (run or run_step)(function, rule, names, arrays, *shared, skip_nonfinite)
 
 
 def run_norm(function: str, name: str, grads: Any) -> float:

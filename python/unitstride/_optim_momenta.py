@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from unitstride import _optim_rules
 from unitstride._optim_base import Group, Optimizer, Schedule
 from unitstride._optim_classes import Params
@@ -309,6 +311,12 @@ class NAdam(Optimizer):
 
     def _decoupled(self, group: Group) -> bool:
         return bool(group["decoupled"])
+
+    def _torch_numbers(self, group: Group) -> dict[str, Any]:
+        decay = self._number(group, "momentum_decay")
+        step = max(self.step_count, 1)
+        product = _optim_rules.nadam_momenta(group["betas"][0], decay, step)[2]
+        return {"mu_product": np.array(product, np.float32)}
 
     def _constants(self, group: Group, step: int, lr: float) -> tuple[float, ...]:
         betas = _optim_rules.check_betas(self._name, group["betas"])

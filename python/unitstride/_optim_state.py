@@ -1,5 +1,6 @@
 """States of optimisers as plain arrays: taken out, put back, written to files and read."""
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -8,12 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unitstride import _optim_torch
+
 Array = NDArray[Any]
 
 
 class SavedState:
     """What an optimiser has beside its parameters, and its way to files and back."""
 
+    # Whether a step keeps what `rollback` needs.
+    remembers: bool
     step_count: int
     param_groups: list[dict[str, Any]]
     ema: list[Array] | None
@@ -87,6 +92,109 @@ class SavedState:
         for mine, array in zip(self.ema or [], ema or [], strict=True):
             mine[...] = array
 
+    # The last step.
+
+    def _everything(self) -> list[Array]:
+        """Return all arrays that a step changes."""
+        arrays = [array for group in self.param_groups for array in group["params"]]
+        arrays += [array for each in self._state for array in each.values()]
+        return arrays + list(self.ema or [])
+
+    def _remember(self) -> None:
+        """Keep what a step is about to change, where that is wanted."""
+        self._last: tuple[int, list[Array]] | None = None
+        if self.remembers:
+            self._last = self.step_count, [array.copy() for array in self._everything()]
+
+    def rollback(self) -> None:
+        """Take the last step back: parameters, states and averages are what they were before it.
+
+        That needs copies of them, which are made before each step once `remembers` is set: it
+        doubles the memory, and a step takes about twice its time.
+
+        Raises
+        ------
+        RuntimeError
+            Where there is no step to take back: none was taken since `remembers` was set, or the
+            last one was taken back already.
+        """
+        last = getattr(self, "_last", None)
+        if last is None:
+            raise RuntimeError(
+                f"{self._name}: there is no step to take back; set `remembers` to True before the "
+                "step, which is taken back once"
+            )
+        self.step_count = last[0]
+        for array, before in zip(self._everything(), last[1], strict=True):
+            array[...] = before
+        self._last = None
+
+    # PyTorch's states.
+
+    def from_torch(self, state: Any) -> None:
+        """Take over the state of PyTorch's optimiser of the same name and parameters.
+
+        Parameters
+        ----------
+        state : mapping or torch.optim.Optimizer
+            What its `state_dict` returned, or the optimiser itself; PyTorch is not imported.
+            Parameters that took no step there have no state, which becomes zeros.
+
+        Raises
+        ------
+        ValueError
+            For states that do not fit; nothing is changed then.
+        """
+        counts = [len(group["params"]) for group in self.param_groups]
+        step, groups, given = _optim_torch.read(self._name, state, counts, self._options)
+        arrays = []
+        for own, other in zip(self._state, given, strict=True):
+            found = {}
+            for name, like in own.items():
+                value = other.get(name)
+                if like.dtype == np.uint8 or (value is not None and value.shape != like.shape):
+                    raise ValueError(
+                        f"{self._name}: `{name}` must be of shape {like.shape} and not of 8 bits, "
+                        f"got {None if value is None else value.shape}"
+                    )
+                found[name] = np.zeros_like(like) if value is None else value.astype(like.dtype)
+            arrays.append(found)
+        if step < 0:  # PyTorch counts no steps for some
+            step = self.step_count if not any(given) else max(self.step_count, 1)
+        self.load_state_dict({"step": step, "groups": groups, "state": arrays, "ema": self.ema})
+
+    def to_torch(self) -> dict[str, Any]:
+        """Return the state as PyTorch's `load_state_dict` takes it: needs PyTorch.
+
+        Returns
+        -------
+        dict
+            ``state`` and ``param_groups``, with tensors that are copies.
+
+        Raises
+        ------
+        ImportError
+            Without PyTorch.
+        ValueError
+            For states of 8 bits, which PyTorch does not have.
+        """
+        if any(array.dtype == np.uint8 for each in self._state for array in each.values()):
+            raise ValueError(f"{self._name}: PyTorch has no states of 8 bits")
+        own = self.state_dict()
+        counts = [len(group["params"]) for group in self.param_groups]
+        states = [
+            {**state, **self._torch_numbers(group)}
+            for state, group in zip(own["state"], self._groups_of_params(), strict=True)
+        ]
+        return _optim_torch.written(self._name, self.step_count, own["groups"], states, counts)
+
+    def _groups_of_params(self) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups for _ in group["params"]]
+
+    def _torch_numbers(self, group: dict[str, Any]) -> dict[str, Array]:
+        """Return states of PyTorch's that are functions of the step here."""
+        return {}
+
     def _check_like(
         self, part: str, own: Sequence[Mapping[str, Array]], given: Sequence[Any]
     ) -> None:
@@ -108,12 +216,18 @@ class SavedState:
                     )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write `state_dict` to a file, as npz without pickle.
+        """Write `state_dict` to a file, as npz without pickle, or as safetensors.
 
         Parameters
         ----------
         path : path
-            Where to; written to exactly this name.
+            Where to; written to exactly this name. One that ends in ``.safetensors`` is written in
+            that format.
+
+        Raises
+        ------
+        ImportError
+            For safetensors, where that package is not installed.
         """
         state = self.state_dict()
         head = json.dumps({"step": state["step"], "groups": state["groups"], "class": self._name})
@@ -122,6 +236,10 @@ class SavedState:
             arrays |= {f"state.{index}.{name}": _stored(value) for name, value in each.items()}
         for index, array in enumerate(state["ema"] or []):
             arrays[f"ema.{index}"] = _stored(array)
+        if _is_safetensors(path):
+            own = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            _safetensors().save_file(own, path)
+            return
         with open(path, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -139,11 +257,10 @@ class SavedState:
             For a file that is damaged or does not fit; nothing is changed then.
         """
         try:
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = _read(path)
             head = json.loads(bytes(arrays["head"]).decode())
             name, step, groups = head["class"], head["step"], head["groups"]
-        except FileNotFoundError:
+        except (FileNotFoundError, ImportError):
             raise
         except Exception as error:
             raise ValueError(f"{self._name}: {path} is not a saved state: {error}") from error
@@ -160,6 +277,27 @@ class SavedState:
         if expected != len(arrays):
             raise ValueError(f"{self._name}: {path} has {len(arrays)} arrays, expected {expected}")
         self.load_state_dict({"step": step, "groups": groups, "state": state, "ema": ema})
+
+
+def _is_safetensors(path: str | PathLike[str]) -> bool:
+    return str(path).endswith(".safetensors")
+
+
+def _safetensors() -> Any:
+    try:
+        return importlib.import_module("safetensors.numpy")
+    except ImportError:
+        raise ImportError(
+            "files that end in .safetensors need that package: pip install safetensors"
+        ) from None
+
+
+def _read(path: str | PathLike[str]) -> dict[str, Array]:
+    if _is_safetensors(path):
+        found: dict[str, Array] = _safetensors().load_file(path)
+        return found
+    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _stored(array: Array) -> Array:

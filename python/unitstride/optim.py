@@ -17,6 +17,8 @@ from unitstride._optim_cycles import (
     join_schedules,
     one_cycle_schedule,
 )
+from unitstride._optim_formats import BlockwiseState
+from unitstride._optim_matrices import LAMB, Adafactor, Muon
 from unitstride._optim_matrix_steps import adafactor_step, lamb_step, muon_step
 from unitstride._optim_momenta import SGD, Lion, NAdam, RAdam
 from unitstride._optim_momentum_steps import lion_step, sgd_step
@@ -33,13 +35,17 @@ from unitstride._optim_schedules import (
 )
 
 __all__ = [
+    "LAMB",
     "SGD",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "BlockwiseState",
     "GradientReport",
     "Lion",
+    "Muon",
     "NAdam",
     "RAdam",
     "RMSprop",
