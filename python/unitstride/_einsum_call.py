@@ -82,9 +82,10 @@ def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
     if type(value) is int and value in (0, 1):
         return float(value) if kind in "fcV" else value
     try:
-        factor = np.asarray(value)
+        # NumPy makes objects of integers that it has no dtype for.
+        factor = np.asarray(float(value) if type(value) is int and kind in "fcV" else value)
         plain = factor.item() if factor.ndim == 0 and factor.dtype.kind in "biufc" else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         plain = None
     if plain is None:
         raise TypeError(f"{function}: `{argument}` must be a number, got {value!r}")

@@ -29,7 +29,14 @@ def as_operand(function: str, position: int, value: ArrayLike) -> Array:
             f"{function}: operand {position} must be an array without a mask, got MaskedArray "
             "(pass its data, with 0 for what is masked)"
         )
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{function}: operand {position} must be an array or nested sequences of equal "
+            f"lengths, got {type(value).__name__}"
+        ) from error
 
 
 def fresh(shape: tuple[int, ...], dtype: DType) -> Array:
