@@ -1,10 +1,16 @@
 // Both products of attention on the register tile of the matrix product, with the softmax between
 // them while the scores are in the first-level cache.
 //
-// Note [Late rescaling]. Exponentials are powers of two measured from `level`. It is raised to the
-// block's highest score only when that lies more than 2^8 above it: until then weights are at most
-// 2^8, nothing overflows, and the averages need no multiplication. The division at the end makes
-// the choice of the level invisible.
+// Note [Late rescaling]. Exponentials are powers of two measured from `level`, a score. It is
+// raised to the block's highest score only when that lies more than 2^8 above it: until then
+// weights are at most 2^8, nothing overflows, and the averages need no multiplication. The division
+// at the end makes the choice of the level invisible.
+//
+// Note [Far levels]. score * factor - level * factor is one operation when the second product is
+// rounded first. Its rounding error moves the level, which does not show while it is a fraction of
+// one; but that of 10^10 is beyond the range of exponents. Scores that large come from biases that
+// stand for a mask. Rows whose level lies beyond `far_level` subtract first, which is exact for
+// all scores that count.
 #include "kernels/attention.hpp"
 
 #include "kernels/attention_adjust.hpp"
@@ -43,21 +49,76 @@ void scores(const AttentionStrip& strip) noexcept {
     }
 }
 
+template <class T>
+inline bool is_far(T level, T factor) noexcept {
+    const T power = level * factor;
+    return !(power <= far_level<T> && -power <= far_level<T>);
+}
+
+// How many powers of two `score` lies above the level `from`; both are what weights are measured
+// from, see Note [Far levels].
+template <class T>
+inline T powers_above(T score, T from, T factor) noexcept {
+    if (is_far(from, factor))
+        return is_far(score, factor)
+                   ? (score - from) * factor
+                   : -multiply_add(splat(from), splat(factor), splat(-(score * factor)))[0];
+    return is_far(score, factor)
+               ? multiply_add(splat(score), splat(factor), splat(-(from * factor)))[0]
+               : score * factor - from * factor;
+}
+
 // Raises the level of row `r` where a block needs it; returns what its exponents are measured from.
 template <class T>
 inline T raise_level(AttentionStrip& strip, size r) noexcept {
     constexpr T margin = 8;
+    const T factor = static_cast<T>(strip.factor);
     T& level = static_cast<T*>(strip.level)[r];
     T& rescale = static_cast<T*>(strip.rescale)[r];
-    const T now = highest_lane(load(static_cast<T*>(strip.highest) + r * lanes<T>)) *
-                  static_cast<T>(strip.factor);
+    const T now = highest_lane(load(static_cast<T*>(strip.highest) + r * lanes<T>));
     rescale = 1;
-    if (now > level + margin || (level == -infinity<T> && now > level)) {
-        rescale = level == -infinity<T> ? T(0) : exp2_flushed<T>(splat(level - now))[0];
+    if (level == -infinity<T>) {
+        if (now > level) {
+            rescale = 0;
+            level = now;
+            strip.rescales = true;
+        }
+        return level == -infinity<T> ? T(0) : level;
+    }
+    const T above = powers_above(now, level, factor);
+    if (above > margin) {
+        rescale = exp2_flushed<T>(splat(-above))[0];
         level = now;
         strip.rescales = true;
     }
-    return level == -infinity<T> ? T(0) : level;
+    return level;
+}
+
+// Exponents of a few vectors of scores; `base` is the level, times the factor where it is near.
+template <class T, bool far>
+inline void exponents(const T* score, T base, Vec<T> factor, Vec<T>* x) noexcept {
+#pragma GCC unroll 4
+    for (int v = 0; v < tile_vectors; ++v) {
+        const Vec<T> s = load(score + v * lanes<T>);
+        x[v] = far ? (s - splat(base)) * factor : multiply_add(s, factor, splat(-base));
+    }
+}
+
+// Scores of a row to weights, added to `total`.
+template <class T, bool far>
+inline void weigh_row(T* score, size begin, size end, T base, Vec<T> factor,
+                      Vec<T>* total) noexcept {
+    constexpr int step = tile_vectors;
+    for (size k = begin; k < end; k += step * lanes<T>) {
+        Vec<T> x[step], weight[step];
+        exponents<T, far>(score + k, base, factor, x);
+        exp2_in_step<T>(x, weight);
+#pragma GCC unroll 4
+        for (int v = 0; v < step; ++v) {
+            store(score + k + v * lanes<T>, weight[v]);
+            total[v] = total[v] + weight[v];
+        }
+    }
 }
 
 template <class T>
@@ -66,23 +127,15 @@ void weigh(AttentionStrip& strip) noexcept {
     const Vec<T> factor = splat(static_cast<T>(strip.factor));
     strip.rescales = false;
     for (size r = 0; r < strip.rows; ++r) {
-        const Vec<T> level = splat(raise_level<T>(strip, r));
+        const T level = raise_level<T>(strip, r);
         T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
         T* sums = static_cast<T*>(strip.sums) + r * lanes<T>;
         Vec<T> total[step] = {};
         total[0] = load(sums) * splat(static_cast<T*>(strip.rescale)[r]);
-        for (size k = strip.begin; k < strip.end; k += step * lanes<T>) {
-            Vec<T> x[step], weight[step];
-#pragma GCC unroll 4
-            for (int v = 0; v < step; ++v)
-                x[v] = multiply_add(load(score + k + v * lanes<T>), factor, -level);
-            exp2_in_step<T>(x, weight);
-#pragma GCC unroll 4
-            for (int v = 0; v < step; ++v) {
-                store(score + k + v * lanes<T>, weight[v]);
-                total[v] = total[v] + weight[v];
-            }
-        }
+        if (is_far(level, factor[0]))
+            weigh_row<T, true>(score, strip.begin, strip.end, level, factor, total);
+        else
+            weigh_row<T, false>(score, strip.begin, strip.end, level * factor[0], factor, total);
         store(sums, total[0] + total[1]);
     }
 }
@@ -146,6 +199,7 @@ void gradient(const AttentionGradient& task) noexcept {
     for (size r = 0; r < task.rows; ++r) {
         const Vec<T> high = splat(static_cast<const T*>(task.level_high)[r]);
         const Vec<T> low = splat(static_cast<const T*>(task.level_low)[r]);
+        const bool far = low[0] == infinity<T>;  // Note [Far levels]
         const Vec<T> delta = splat(static_cast<const T*>(task.delta)[r]);
         T* score = static_cast<T*>(task.scores) + r * strip_keys<T>;
         T* product = static_cast<T*>(task.gradients) + r * strip_keys<T>;
@@ -154,8 +208,10 @@ void gradient(const AttentionGradient& task) noexcept {
         for (size k = task.begin; k < task.end; k += step * lanes<T>) {
             Vec<T> x[step], weight[step];
 #pragma GCC unroll 4
-            for (int v = 0; v < step; ++v)
-                x[v] = multiply_add(load(score + k + v * lanes<T>), factor, -high) - low;
+            for (int v = 0; v < step; ++v) {
+                const Vec<T> s = load(score + k + v * lanes<T>);
+                x[v] = far ? (s - high) * factor : multiply_add(s, factor, -high) - low;
+            }
             exp2_in_step<T>(x, weight);
 #pragma GCC unroll 4
             for (int v = 0; v < step; ++v) {

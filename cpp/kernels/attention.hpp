@@ -3,7 +3,7 @@
 //
 // A strip is as many rows as the register tile of the matrix product; its scores against a block
 // stay in the first-level cache between the two products. Rows carry their own state from block to
-// block: `level`, from which their exponentials are measured (a power of two), the sum of the
+// block: `level`, the score from which their exponentials are measured, the sum of the
 // exponentials lane by lane, and the averages before their division by the sum.
 #pragma once
 
@@ -12,6 +12,10 @@
 namespace unitstride {
 
 constexpr std::ptrdiff_t attention_strip_bytes = 1024;  // a row of scores
+
+// Levels beyond this many powers of two are far: see Note [Far levels], kernels/attention.cpp.
+template <class T>
+constexpr T far_level = sizeof(T) == 4 ? static_cast<T>(0x1p20) : static_cast<T>(0x1p49);
 
 // What tells a row's scores in a block apart from bare products. Positions count from the block's
 // first key; the pointers too are those of that key.
@@ -54,9 +58,11 @@ struct AttentionGradient {
     void* gradients;         // the same: in products, out gradients
     const void* derivative;  // of the softcap, or null
     std::ptrdiff_t begin, end, rows;
-    double factor;           // of a score, in powers of two
-    double scale;            // of the gradients
-    const void* level_high;  // [rows]: the log of the row's sum, in powers of two, in two words
+    double factor;  // of a score, in powers of two
+    double scale;   // of the gradients
+    // [rows]: the log of the row's sum, in powers of two, in two words; where it is a far level,
+    // the score that it equals, and infinity.
+    const void* level_high;
     const void* level_low;
     const void* delta;  // [rows]: sum of the weights times the products
 };

@@ -149,10 +149,7 @@ class Attention {
     // A sink is a score that comes before the first key.
     void add_sinks(const AttentionRows& rows, T* level, T* sums) const {
         for (Size r = 0; r < rows.count; ++r) {
-            level[r] = strips_.sink_level(rows, rows.first + r);
-            const bool counts = !(level[r] < 0 && std::isinf(level[r]));
-            const T one = std::isfinite(level[r]) ? T(1) : std::numeric_limits<T>::quiet_NaN();
-            sums[r * kernels_.lanes] = counts ? one : T(0);
+            level[r] = strips_.sink_level(rows, rows.first + r, sums[r * kernels_.lanes]);
         }
     }
 

@@ -214,22 +214,27 @@ class AttentionDecode {
     // The parts of a row, in order, into the first; a sink comes before them.
     void merge_row(const Common& common, Size list, const AttentionRows& rows, Size r) const {
         const auto part = [&](Size i) { return strip_of(common, list * stretches_ + i); };
-        const double sink = static_cast<double>(strips_.sink_level(rows, rows.first + r));
-        double level = sink;
+        T sink_weight;
+        const T sink = strips_.sink_level(rows, rows.first + r, sink_weight);
+        T level = sink;
         for (Size i = 0; i < stretches_; ++i)
-            level = std::max(level, static_cast<double>(static_cast<T*>(part(i).level)[r]));
-        const double shift = std::isinf(level) && level < 0 ? 0.0 : level;
-        double sum = std::exp2(sink - shift);
+            level = std::max(level, static_cast<T*>(part(i).level)[r]);
+        const T nothing = -std::numeric_limits<T>::infinity();
+        const T shift = level == nothing ? T(0) : level;
+        const auto share = [&](T own) {
+            return own == nothing ? 0.0 : std::exp2(strips_.powers_above(own, shift));
+        };
+        double sum = sink == nothing ? 0.0 : static_cast<double>(sink_weight) * share(sink);
         const Size columns = kernels_.columns, lanes = kernels_.lanes;
         T* const averages = static_cast<T*>(part(0).averages);
         for (Size i = 0; i < stretches_; ++i) {
             const AttentionStrip strip = part(i);
-            const double own_level = static_cast<double>(static_cast<T*>(strip.level)[r]);
-            const T factor = static_cast<T>(std::exp2(own_level - shift));
+            const double own_share = share(static_cast<T*>(strip.level)[r]);
+            const T factor = static_cast<T>(own_share);
             const T* sums = static_cast<const T*>(strip.sums) + r * lanes;
             double own_sum = 0;
             for (Size lane = 0; lane < lanes; ++lane) own_sum += static_cast<double>(sums[lane]);
-            sum += own_sum * std::exp2(own_level - shift);
+            sum += own_sum * own_share;
             const T* from = static_cast<const T*>(strip.averages);
             for (Size f = 0; f < width_; ++f) {
                 const Size at = (f / columns * kernels_.rows + r) * columns + f % columns;
@@ -240,7 +245,7 @@ class AttentionDecode {
         T* sums = static_cast<T*>(part(0).sums) + r * lanes;
         std::fill_n(sums, lanes, T(0));
         sums[0] = static_cast<T>(sum);
-        static_cast<T*>(part(0).level)[r] = static_cast<T>(shift);
+        static_cast<T*>(part(0).level)[r] = shift;
     }
 
     const AttentionShape& shape_;

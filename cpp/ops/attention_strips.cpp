@@ -273,10 +273,32 @@ bool AttentionStrips<T>::attends(const AttentionRow& row, std::ptrdiff_t key) co
 }
 
 template <class T>
-T AttentionStrips<T>::sink_level(const AttentionRows& rows, std::ptrdiff_t row) const {
+T AttentionStrips<T>::sink_level(const AttentionRows& rows, std::ptrdiff_t row, T& weight) const {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
     const bool counts = row / shape.group < arguments.query_lengths[rows.entry];
-    if (!arguments.sinks || !counts) return -std::numeric_limits<T>::infinity();
-    return static_cast<T>(arguments.sinks[shape.head_index(rows, row)] * log2_e);
+    weight = 0;
+    if (!arguments.sinks || !counts) return -infinity;
+    const double sink = arguments.sinks[shape.head_index(rows, row)];
+    const T level = static_cast<T>(sink * (log2_e / factor));
+    if (level == -infinity) return level;
+    // The rounding of the level is in the weight, but for a far one, which nothing tells from it.
+    const T base = level * static_cast<T>(factor);
+    weight = 1;
+    if (std::abs(base) <= far_level<T>)
+        weight = static_cast<T>(std::exp2(std::fma(sink, log2_e, -static_cast<double>(base))));
+    if (!std::isfinite(level)) weight = std::numeric_limits<T>::quiet_NaN();
+    return level;
+}
+
+template <class T>
+double AttentionStrips<T>::powers_above(T score, T from) const {
+    const T unit = static_cast<T>(factor);
+    const auto is_far = [&](T level) { return !(std::abs(level * unit) <= far_level<T>); };
+    const double wide = static_cast<double>(unit), base = static_cast<double>(score * unit),
+                 own = static_cast<double>(from * unit);
+    if (is_far(score) && is_far(from)) return static_cast<double>(score - from) * wide;
+    if (is_far(score)) return std::fma(static_cast<double>(score), wide, -own);
+    return is_far(from) ? -std::fma(static_cast<double>(from), wide, -base) : base - own;
 }
 
 template <class T>
@@ -316,10 +338,12 @@ void AttentionStrips<T>::write_logs(const AttentionRows& rows, const AttentionSt
     const OutputView& lse = arguments.lse;
     const std::ptrdiff_t base = batch_offset(lse, rows.entry, 2);
     for (std::ptrdiff_t r = 0; r < rows.count; ++r) {
-        const double level = static_cast<double>(static_cast<const T*>(strip.level)[r]);
+        const T score = static_cast<const T*>(strip.level)[r];
+        double level = powers_above(score, T(0)) * ln2;
+        if (std::isinf(level)) level = static_cast<double>(score) * (factor * ln2);
         const double total = strip.totals[r];
         const T value = static_cast<T>(total == 0 ? -std::numeric_limits<double>::infinity()
-                                                  : level * ln2 + std::log(total));
+                                                  : level + std::log(total));
         const std::ptrdiff_t place =
             shape.place_by_row(lse.strides, lse.axes, base, rows, rows.first + r);
         std::memcpy(lse.data + place * static_cast<std::ptrdiff_t>(sizeof(T)), &value,

@@ -62,8 +62,10 @@ class AttentionStrips {
     // Whether a row attends to a key of the block that `describe` was called for.
     bool attends(const AttentionRow& row, std::ptrdiff_t key) const;
 
-    // The level of a row before its first key: that of its sink.
-    T sink_level(const AttentionRows& rows, std::ptrdiff_t row) const;
+    // The level of a row before its first key, that of its sink, and the sink's weight there.
+    T sink_level(const AttentionRows& rows, std::ptrdiff_t row, T& weight) const;
+    // How many powers of two `score` lies above the level `from`, as the kernels measure it.
+    double powers_above(T score, T from) const;
     // Rows of panels [tile rows][columns] to an array (*batch, heads, queries, features).
     void write_rows(const OutputView& view, const AttentionRows& rows, const T* panels,
                     Run* runs) const;

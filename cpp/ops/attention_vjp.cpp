@@ -124,6 +124,11 @@ class AttentionVjp : AttentionVjpParts<T> {
                     std::isfinite(level)
                         ? static_cast<T>(level - static_cast<double>(own.level_high[at]))
                         : T(0);
+                if (std::isfinite(value) && !(std::abs(level) <= far_level<T>)) {
+                    const double scores_in_one = log2_e / strips_.factor;
+                    own.level_high[at] = static_cast<T>(static_cast<double>(value) * scores_in_one);
+                    own.level_low[at] = std::numeric_limits<T>::infinity();
+                }
                 own.delta[at] = empty ? T(0) : static_cast<T>(delta[r]);
             }
         }
