@@ -166,9 +166,8 @@ def remember_plan(key: str, plan: Plan, arrays: list[Array]) -> None:
     if core is None or not plan.steps or plan.slices or plan.steps[-1].dtype != plan.dtype:
         return
     dtypes = {*plan.operand_dtypes, *(step.dtype for step in plan.steps)}
-    in_order = plan.follows is None or plan.follows[1] == tuple(
-        (k,) for k in range(len(plan.shape))
-    )
+    follows = plan.follows if plan.loop is None else None
+    in_order = follows is None or follows[1] == tuple((k,) for k in range(len(plan.shape)))
     if (
         not dtypes <= _DIRECT
         or not in_order
@@ -191,13 +190,13 @@ def remember_plan(key: str, plan: Plan, arrays: list[Array]) -> None:
         )
         for s in plan.steps
     ]
-    like = -1 if plan.follows is None else plan.follows[0]
-    core.contract_remember(key, tuple(arrays), axes, like, steps, ())
+    like = -1 if follows is None else follows[0]
+    core.contract_remember(key, tuple(arrays), axes, like, steps, (), plan.loop or ())
 
 
 def _remember_view(key: str, array: Array, order: tuple[int, ...]) -> None:
     if core is not None:
-        core.contract_remember(key, (array,), [range(array.ndim)], -1, [], order)
+        core.contract_remember(key, (array,), [range(array.ndim)], -1, [], order, ())
 
 
 def contract(
