@@ -310,10 +310,42 @@ def test_order(order: Any) -> None:
     for first, second in ((a, b), (np.asfortranarray(a), np.asfortranarray(b)), (a, b.copy("F"))):
         got = einsum("ij,jk->ik", first, second, order=order)
         np.testing.assert_array_equal(got, np.full((3, 5), 4.0))
-        fortran = order == "F" or (order == "A" and first.flags.f_contiguous)
-        assert got.flags.f_contiguous == fortran
+        expected = np.einsum("ij,jk->ik", first, second, order="K" if order is None else order)
+        assert got.strides == expected.strides
     kept = einsum("ij,ij->ij", a.T, a.T, order=order)
     assert kept.flags.f_contiguous == (order in ("F", "A", "K", None))
+
+
+def strides_of_long_axes(array: Any) -> list[int]:
+    return [step for step, size in zip(array.strides, array.shape, strict=True) if size > 1]
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_results_have_numpys_order_in_memory(chunk: int) -> None:
+    random = random_for("order", chunk)
+    letters = "abcdeZ"
+    others = 0
+    for _ in range(120):
+        sizes = {letter: int(random.integers(1, 5)) for letter in letters}
+        terms = [
+            "".join(random.choice(list(letters), random.integers(0, 4), replace=bool(repeats)))
+            for repeats in random.random(random.choice([1, 2, 2, 3])) < 0.2
+        ]
+        used = random.permutation(sorted(set("".join(terms))))
+        subscripts = f"{','.join(terms)}->{''.join(x for x in used if random.random() < 0.7)}"
+        arrays = []
+        for term in terms:
+            axes = random.permutation(len(term))
+            host = np.ones([sizes[term[axis]] for axis in axes])
+            array = host.transpose(np.argsort(axes)) if term else host
+            arrays.append(array[::-1] if term and random.random() < 0.2 else array)
+        expected = np.asarray(np.einsum(subscripts, *arrays))
+        others += not expected.flags.c_contiguous
+        for _ in range(2):  # the second call takes the short way
+            got = np.asarray(einsum(subscripts, *arrays))
+            assert strides_of_long_axes(got) == strides_of_long_axes(expected), subscripts
+            np.testing.assert_array_equal(got, expected)
+    assert others > 20
 
 
 # Errors.

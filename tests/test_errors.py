@@ -128,7 +128,7 @@ def test_hostile_array_likes() -> None:
         softmax(Hostile(np.array([None, 1])))
     with pytest.raises(TypeError, match="got complex64"):
         softmax(Hostile(np.zeros(2, np.complex64)))
-    with pytest.raises(ValueError, match="inhomogeneous"):
+    with pytest.raises(ValueError, match="nested sequences of equal lengths"):
         softmax([[1.0, 2.0], [3.0]])
 
 

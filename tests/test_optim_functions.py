@@ -89,3 +89,17 @@ def test_errors_name_function_and_argument() -> None:
         with pytest.raises(error, match=re.escape(message)):
             call()
     assert (x == 1).all()
+
+
+def test_the_gradient_of_a_number_may_be_a_scalar() -> None:
+    """Arithmetic on arrays without axes gives scalars."""
+    for grad in (np.float64(2.0), np.array(2.0)):
+        x, m, v = np.array(3.0), np.array(0.0), np.array(0.0)
+        assert us.adam_step(x, grad, m, v, 1, lr=0.5) == (2.0, True)
+        assert float(x) == pytest.approx(2.5)
+        x, y = np.array(3.0), np.ones(2)
+        assert us.sgd_step([x, y], [grad, np.ones(2)], lr=0.5)[1]
+        assert float(x) == 2.0
+        assert us.global_norm([grad, np.zeros(3)]) == 2.0
+    with pytest.raises(TypeError, match=r"`params` must be a NumPy array, got float64"):
+        us.sgd_step(np.float64(1.0), np.float64(1.0), lr=0.5)

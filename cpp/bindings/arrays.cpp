@@ -119,7 +119,8 @@ py::array empty_like(const py::array& like, bool same_place) {
     return py::array(like.dtype(), shape, strides, memory + offset, owner);
 }
 
-PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape) {
+PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape,
+                    const std::ptrdiff_t* strides) {
     auto& api = py::detail::npy_api::get();
     PyObject* type = api.PyArray_DescrFromType_(type_number);
     Element element;
@@ -128,14 +129,14 @@ PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape) {
     const std::ptrdiff_t bytes = bytes_of(item, axes, shape);
     if (bytes < recycled_from_bytes)
         return api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes,
-                                         const_cast<Py_intptr_t*>(shape), nullptr, nullptr, 0,
-                                         nullptr);
+                                         const_cast<Py_intptr_t*>(shape),
+                                         const_cast<Py_intptr_t*>(strides), nullptr, 0, nullptr);
     char* memory = nullptr;
     const py::capsule owner = recycled_block(bytes, memory);
     constexpr int writeable_and_aligned = 0x400 | 0x100;
-    PyObject* array =
-        api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes, const_cast<Py_intptr_t*>(shape),
-                                  nullptr, memory, writeable_and_aligned, nullptr);
+    PyObject* array = api.PyArray_NewFromDescr_(
+        api.PyArray_Type_, type, axes, const_cast<Py_intptr_t*>(shape),
+        const_cast<Py_intptr_t*>(strides), memory, writeable_and_aligned, nullptr);
     if (array != nullptr) api.PyArray_SetBaseObject_(array, owner.inc_ref().ptr());
     return array;
 }

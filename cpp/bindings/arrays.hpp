@@ -153,7 +153,9 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
 // `same_place` it begins at the same place in a cache line as `like`: rows of both can then be
 // walked by whole lines at once.
 py::array empty_like(const py::array& like, bool same_place);
-// The same for a shape, in C order, given NumPy's number of a type of contractions.
-PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape);
+// The same for a shape, given NumPy's number of a type of contractions; in C order, or with strides
+// that leave no gaps.
+PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape,
+                    const std::ptrdiff_t* strides = nullptr);
 
 }  // namespace unitstride

@@ -12,13 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/contract_results.hpp"
 #include "bindings/module.hpp"
 #include "ops/contract.hpp"
 
 namespace unitstride {
 namespace {
 
-using py::detail::PyArray_Proxy;
 using Labels = std::vector<short>;
 
 constexpr int c_contiguous = 0x1, writeable = 0x400;
@@ -43,7 +43,8 @@ struct Entry {
     std::vector<OperandKey> operands;
     // The axes of each operand that the steps see.
     std::vector<std::vector<int>> axes;
-    int like = -1;  // the result follows the order in memory of this operand: in C order only
+    int like = -1;      // the result follows the order in memory of this operand: in C order only
+    ResultOrder order;  // of new results
     std::vector<Step> steps;
     std::vector<int> view;  // no steps: the order of axes of a view
 };
@@ -152,36 +153,6 @@ bool fill(Labelled<View>& into, std::ptrdiff_t* shape, const PyArray_Proxy& arra
     return true;
 }
 
-struct Extent {
-    const char *begin, *end;
-};
-
-Extent extent_of(const PyArray_Proxy& array, std::ptrdiff_t item) {
-    Extent extent = {array.data, array.data + item};
-    for (int axis = 0; axis < array.nd; ++axis) {
-        const std::ptrdiff_t reach = array.strides[axis] * (array.dimensions[axis] - 1);
-        (reach < 0 ? extent.begin : extent.end) += reach;
-    }
-    return extent;
-}
-
-// Whether the axes are nested, so that no two elements share memory.
-bool is_nested(const PyArray_Proxy& array, std::ptrdiff_t item) {
-    if (array.flags & c_contiguous) return true;
-    std::pair<std::ptrdiff_t, std::ptrdiff_t> axes[max_axes];  // steps and lengths
-    int count = 0;
-    for (int axis = 0; axis < array.nd; ++axis)
-        if (array.dimensions[axis] > 1)
-            axes[count++] = {std::abs(array.strides[axis]), array.dimensions[axis]};
-    std::sort(axes, axes + count);
-    std::ptrdiff_t reach = item;
-    for (int axis = 0; axis < count; ++axis) {
-        if (axes[axis].first < reach) return false;
-        reach += axes[axis].first * (axes[axis].second - 1);
-    }
-    return true;
-}
-
 // Whether the result may go straight to `out`.
 bool takes(PyObject* out, const Step& last, PyObject* const* operands, std::ptrdiff_t count) {
     const PyArray_Proxy* array = plain_array(out);
@@ -193,12 +164,11 @@ bool takes(PyObject* out, const Step& last, PyObject* const* operands, std::ptrd
     Element element;
     std::ptrdiff_t item;
     if (!element_of(last.type_number, element, item) || !is_nested(*array, item)) return false;
-    const Extent own = extent_of(*array, item);
+    const std::ptrdiff_t own_item = item;
     for (std::ptrdiff_t k = 0; k < count; ++k) {
         const PyArray_Proxy& other = *py::detail::array_proxy(operands[k]);
         if (!element_of(type_number_of(other), element, item)) return false;
-        const Extent theirs = extent_of(other, item);
-        if (own.begin < theirs.end && theirs.begin < own.end) return false;
+        if (may_overlap(*array, own_item, other, item)) return false;
     }
     return true;
 }
@@ -253,7 +223,7 @@ struct Call {
 py::object run_steps(const Entry& entry, const Call& call, unsigned& status) {
     const std::size_t count = entry.operands.size();
     std::vector<py::object> results(entry.steps.size());
-    std::ptrdiff_t shapes[3][max_axes];
+    std::ptrdiff_t shapes[3][max_axes], order[max_axes];
     ContractArguments arguments;
     arguments.alpha_imag = arguments.beta_imag = 0;
     const auto input = [&](Labelled<InputView>& into, std::ptrdiff_t* shape, int number,
@@ -274,8 +244,10 @@ py::object run_steps(const Entry& entry, const Call& call, unsigned& status) {
         if (final && call.out != Py_None) {
             results[k] = py::reinterpret_borrow<py::object>(call.out);
         } else {
-            PyObject* fresh =
-                new_array(step.type_number, static_cast<int>(step.shape.size()), step.shape.data());
+            const std::ptrdiff_t* strides =
+                final ? entry.order.strides_for(call.operands, order) : nullptr;
+            PyObject* fresh = new_array(step.type_number, static_cast<int>(step.shape.size()),
+                                        step.shape.data(), strides);
             if (fresh == nullptr) throw py::error_already_set();
             results[k] = py::reinterpret_steal<py::object>(fresh);
         }
@@ -358,7 +330,8 @@ using StepTuple =
 
 void remember(const py::str& key, const py::tuple& operands,
               const std::vector<std::vector<int>>& axes, int like,
-              const std::vector<StepTuple>& steps, const std::vector<int>& view) {
+              const std::vector<StepTuple>& steps, const std::vector<int>& view,
+              const ResultOrder::Loop& loop) {
     auto entry = std::make_shared<Entry>();
     entry->key = key;
     entry->hash = hash_of(key.ptr(), &PyTuple_GET_ITEM(operands.ptr(), 0),
@@ -375,6 +348,11 @@ void remember(const py::str& key, const py::tuple& operands,
         entry->steps.push_back(
             {first, second, first_labels, second_labels, labels, shape, dtype.num()});
     entry->view = view;
+    Element element;
+    std::ptrdiff_t item;
+    if (!loop.empty() && element_of(entry->steps.back().type_number, element, item))
+        entry->order = ResultOrder(loop, entry->steps.back().shape, item,
+                                   &PyTuple_GET_ITEM(operands.ptr(), 0));
     cache().put(std::move(entry));
 }
 
@@ -389,7 +367,7 @@ PyMethodDef methods[] = {
 void register_contract_calls(py::module_& module) {
     if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw py::error_already_set();
     module.def("contract_remember", &remember, py::arg("key"), py::arg("operands"), py::arg("axes"),
-               py::arg("like"), py::arg("steps"), py::arg("view"));
+               py::arg("like"), py::arg("steps"), py::arg("view"), py::arg("loop"));
 }
 
 }  // namespace unitstride

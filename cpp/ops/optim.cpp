@@ -64,6 +64,7 @@ class PieceLines {
                              (work.constants != nullptr || k == step_grad);
         }
         last_ = plan.axes.data() + layout.first_axis + layout.axes - 1;
+        turns_ = turns_gradient(plan, layout);
     }
 
     void run(std::ptrdiff_t begin, std::ptrdiff_t end) {
@@ -92,6 +93,10 @@ class PieceLines {
             if (!takes_part_[k]) continue;
             gathers[k] = !lies_ready(k, is_short);
             task.line[k] = gathers[k] ? line(k) : layout_.data[k] + cursor.offset(k) * size_[k];
+        }
+        if (turns_ && !is_short) {
+            gathers[step_grad] = false;
+            task.line[step_grad] = turned_line(cursor);
         }
         const bool is_one_run = count <= cursor.run();
         std::optional<StepCursor> start;  // runs are walked twice; one of them needs no copy
@@ -131,6 +136,24 @@ class PieceLines {
         }
     }
 
+    // A part of a line of a gradient that is contiguous from line to line: some lines are
+    // transposed in registers together, and wait in scratch for their turn.
+    char* turned_line(const StepCursor& cursor) {
+        const std::ptrdiff_t row = cursor.index(layout_.axes - 2), own = row % turned_rows;
+        const std::ptrdiff_t length = last_->length, column = length - cursor.run();
+        const std::ptrdiff_t back = own + column * last_->stride[step_grad];
+        const char* const from = place(step_grad, cursor) - back * size_[step_grad];
+        char* const tile = scratch_ + step_operands * line_bytes;
+        if (turned_from_ != from) {
+            const std::ptrdiff_t rows = std::min(turned_rows, last_[-1].length - (row - own));
+            const auto storage = static_cast<int>(layout_.tensor->array[step_grad].storage);
+            kernels().pack[storage].pack(
+                {from, tile, rows, length, 1, last_->stride[step_grad], length, false});
+            turned_from_ = from;
+        }
+        return tile + (own * length + column) * compute_size();
+    }
+
     std::ptrdiff_t compute_size() const { return storage_size(compute_); }
     char* place(int k, const StepCursor& cursor) const {
         return layout_.data[k] + cursor.offset(k) * size_[k];
@@ -153,6 +176,8 @@ class PieceLines {
     Storage compute_;
     std::ptrdiff_t size_[step_operands];
     bool takes_part_[step_operands];
+    bool turns_;
+    const char* turned_from_ = nullptr;  // where the lines in scratch begin
 };
 
 void run_piece(const StepPlan& plan, const StepPiece& piece, PieceWork work, char* scratch) {
@@ -173,7 +198,15 @@ double run_all(const StepProblem& problem, const StepPlan& plan, const StepConst
     const auto count = static_cast<std::ptrdiff_t>(plan.pieces.size());
     std::vector<WideSum> sums(wants_norm ? plan.pieces.size() : 0);
     const int workers = workers_for(plan.nanoseconds, count);
-    const Scratch scratch(scratch_bytes, workers);
+    std::ptrdiff_t bytes = scratch_bytes;
+    for (const StepLayout& layout : plan.layouts) {
+        if (!turns_gradient(plan, layout)) continue;
+        const std::ptrdiff_t length =
+            plan.axes[static_cast<std::size_t>(layout.first_axis + layout.axes - 1)].length;
+        const std::ptrdiff_t size = is_wide(*layout.tensor) ? 8 : 4;
+        bytes = std::max(bytes, scratch_bytes + turned_rows * length * size);
+    }
+    const Scratch scratch(bytes, workers);
     parallel_for(workers, count, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
         for (std::ptrdiff_t p = begin; p < end && worker.proceed(); ++p) {
             const auto index = static_cast<std::size_t>(p);

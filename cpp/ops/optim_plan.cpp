@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/checked.hpp"
+
 namespace unitstride {
 namespace {
 
@@ -56,12 +58,12 @@ class Planner {
             return;
         }
         Axes axes = usable_axes(layout);
-        const auto [row, split] = other_order(axes);
-        if (!split) {
+        const auto [row, columns] = other_order(axes);
+        if (columns == 0 || axes.back().length < 2 * columns) {
             push(layout, axes);
             return;
         }
-        push_tiles(layout, std::move(axes), row);
+        push_tiles(layout, std::move(axes), row, columns);
     }
 
   private:
@@ -87,37 +89,42 @@ class Planner {
         return axes;
     }
 
-    // An array that is contiguous along another axis than the parameter is read in tiles: a line of
-    // its memory then serves several lines of the parameter while it is in the cache.
-    static std::pair<std::size_t, bool> other_order(const Axes& axes) {
+    // An array that is contiguous along another axis than the parameter is read in tiles of so many
+    // columns (0: it need not be): a line of its memory then serves several lines of the parameter
+    // while it is in the cache. A gradient that is turned has long tiles, so that the other arrays
+    // are read as if it were not there.
+    static std::pair<std::size_t, std::ptrdiff_t> other_order(const Axes& axes) {
         const StepAxis& inner = axes.back();
-        if (axes.size() < 2 || inner.length < 2 * tile_columns) return {0, false};
+        std::pair<std::size_t, std::ptrdiff_t> found = {0, 0};
         for (int k = 1; k < step_operands; ++k)
-            for (std::size_t a = 0; a + 1 < axes.size(); ++a)
-                if (std::abs(inner.stride[k]) > std::abs(axes[a].stride[k]) &&
-                    axes[a].stride[k] != 0)
-                    return {a, true};
-        return {0, false};
+            for (std::size_t a = 0; a + 1 < axes.size(); ++a) {
+                if (std::abs(inner.stride[k]) <= std::abs(axes[a].stride[k]) ||
+                    axes[a].stride[k] == 0)
+                    continue;
+                if (k != step_grad || a + 2 != axes.size() || axes[a].stride[k] != 1)
+                    return {a, tile_columns};
+                found = {a, turned_columns};
+            }
+        return found;
     }
 
     // Blocks of columns go outside of the row axis; columns that are left over are a layout of
     // their own.
-    void push_tiles(const StepLayout& layout, Axes axes, std::size_t row) {
+    void push_tiles(const StepLayout& layout, Axes axes, std::size_t row, std::ptrdiff_t columns) {
         const StepAxis inner = axes.back();
         const StepAxis rows = axes[row];
-        const std::ptrdiff_t blocks = inner.length / tile_columns,
-                             rest = inner.length % tile_columns;
+        const std::ptrdiff_t blocks = inner.length / columns, rest = inner.length % columns;
         Axes outside = axes;
         outside.pop_back();
         outside.erase(outside.begin() + static_cast<std::ptrdiff_t>(row));
         Axes tiles = outside;
         StepAxis block = inner, column = inner;
         block.length = blocks;
-        column.length = tile_columns;
-        for (auto& step : block.stride) step *= tile_columns;
+        column.length = columns;
+        for (auto& step : block.stride) step *= columns;
         tiles.insert(tiles.end(), {block, rows, column});
         StepLayout part = layout;
-        part.elements = layout.elements / inner.length * (blocks * tile_columns);
+        part.elements = layout.elements / inner.length * (blocks * columns);
         push(part, tiles);
         if (rest == 0) return;
         column.length = rest;
@@ -125,7 +132,7 @@ class Planner {
         part.elements = layout.elements / inner.length * rest;
         for (int k = 0; k < step_operands; ++k)
             if (part.data[k] != nullptr)
-                part.data[k] += blocks * tile_columns * inner.stride[k] *
+                part.data[k] += blocks * columns * inner.stride[k] *
                                 storage_size(layout.tensor->array[k].storage);
         push(part, outside);
     }
@@ -136,9 +143,12 @@ class Planner {
         plan_.axes.insert(plan_.axes.end(), axes.begin(), axes.end());
         const auto index = static_cast<std::ptrdiff_t>(plan_.layouts.size());
         plan_.layouts.push_back(layout);
-        for (std::ptrdiff_t begin = 0; begin < layout.elements; begin += piece_elements)
-            plan_.pieces.push_back(
-                {index, begin, std::min(begin + piece_elements, layout.elements)});
+        std::ptrdiff_t piece = piece_elements;
+        if (turns_gradient(plan_, layout))
+            piece = round_up(std::max(piece / axes.back().length, std::ptrdiff_t{1}), turned_rows) *
+                    axes.back().length;
+        for (std::ptrdiff_t begin = 0; begin < layout.elements; begin += piece)
+            plan_.pieces.push_back({index, begin, std::min(begin + piece, layout.elements)});
         plan_.nanoseconds +=
             static_cast<double>(layout.elements) * (is_wide(*layout.tensor) ? 2.0 : 0.7);
     }
@@ -159,6 +169,14 @@ bool is_wide(const StepTensor& tensor) {
     return (tensor.array[step_param].data != nullptr ? tensor.array[step_param]
                                                      : tensor.array[step_grad])
                .storage == Storage::float64;
+}
+
+bool turns_gradient(const StepPlan& plan, const StepLayout& layout) {
+    if (layout.axes < 2 || layout.data[step_grad] == nullptr) return false;
+    const StepAxis* const last = plan.axes.data() + layout.first_axis + layout.axes - 1;
+    const bool is_double = layout.tensor->array[step_grad].storage == Storage::float64;
+    return last->stride[step_grad] != 1 && last[-1].stride[step_grad] == 1 && last->length >= 16 &&
+           last->length <= turned_columns && is_double == is_wide(*layout.tensor);
 }
 
 // All lines lie in the arrays as kernels take them.

@@ -8,6 +8,8 @@
 
 namespace unitstride {
 
+// The longest line of a gradient that is turned, some of them together: see `turned_line`.
+constexpr std::ptrdiff_t turned_columns = 8192, turned_rows = 16;
 // Elements that are worked on at a time where arrays go through scratch.
 constexpr std::ptrdiff_t step_batch = 1024;
 
@@ -32,6 +34,8 @@ struct StepPlan {
 };
 
 bool is_wide(const StepTensor& tensor);
+// Whether the gradient is contiguous from line to line, and not along them.
+bool turns_gradient(const StepPlan& plan, const StepLayout& layout);
 bool is_plain(const StepTensor& tensor);
 std::ptrdiff_t storage_size(Storage storage);
 StepPlan plan_step(const StepProblem& problem);
@@ -43,7 +47,8 @@ class StepCursor {
 
     std::ptrdiff_t run() const noexcept { return left_; }  // elements to the end of the line
     std::ptrdiff_t offset(int operand) const noexcept { return offset_[operand]; }
-    void advance(std::ptrdiff_t elements) noexcept;  // at most `run()`
+    std::ptrdiff_t index(int axis) const noexcept { return index_[axis]; }  // not of the last one
+    void advance(std::ptrdiff_t elements) noexcept;                         // at most `run()`
 
   private:
     const StepAxis* axis_;

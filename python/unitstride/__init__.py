@@ -96,9 +96,7 @@ from unitstride.softmax import (
 from unitstride.toeplitz import Toeplitz, toeplitz, toeplitz_matmul, toeplitz_matmul_vjp
 from unitstride.views import diagonal, trace, transpose
 
-__all__ = [
-    "LAMB",
-    "SGD",
+__all__ = [  # noqa: RUF022
     "Adafactor",
     "Adagrad",
     "Adam",
@@ -110,6 +108,7 @@ __all__ = [
     "ConvolutionPlan",
     "GradientReport",
     "KVCache",
+    "LAMB",
     "Lion",
     "LogSumExp",
     "MultiHeadGradients",
@@ -118,6 +117,7 @@ __all__ = [
     "NAdam",
     "RAdam",
     "RMSprop",
+    "SGD",
     "Toeplitz",
     "adafactor_step",
     "adagrad_step",

@@ -28,6 +28,7 @@ __all__ = [
     "joins_weakly",
     "native_float",
     "normalize_axes",
+    "plain",
     "prepare",
     "promoted",
     "reduced_shape",
@@ -82,13 +83,26 @@ def has_element_strides(array: Array) -> bool:
     return array.flags.aligned or not any(step % array.itemsize for step in array.strides)
 
 
+def plain(function: str, argument: str, value: Any) -> Array:
+    """Return any array_like as NumPy reads it, or raise an error that names the argument."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
+        raise kind(
+            f"{function}: `{argument}` must be an array or nested sequences of equal lengths, "
+            f"got {shown}"
+        ) from error
+
+
 def as_array(function: str, argument: str, value: ArrayLike, dtype: DType | None = None) -> Array:
     """Convert an input to a plain array of a floating dtype in native byte order.
 
     Memory is copied only when the dtype changes or the strides are not whole elements. With
     `dtype`, real input of any precision (longdouble too) is cast to it.
     """
-    array = np.asarray(value)
+    array = plain(function, argument, value)
     if array is not value and isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{function}: `{argument}` must be an array without a mask, got MaskedArray "
@@ -195,6 +209,8 @@ def check_temperature(function: str, temperature: Any) -> float:
         value = float(temperature) if is_number else math.nan
     except OverflowError:
         value = math.inf
+    except (TypeError, ValueError):
+        is_number, value = False, math.nan
     if not 0.0 < value < math.inf:
         error, got = (ValueError, temperature) if is_number else (TypeError, repr(temperature))
         raise error(f"{function}: `temperature` must be a positive finite number, got {got}")
@@ -218,7 +234,7 @@ def broadcast_mask(function: str, where: ArrayLike | None, shape: tuple[int, ...
     """Return the mask in the shape of the input, or None when everything is selected."""
     if where is None or where is True:
         return None
-    mask = np.asarray(where)
+    mask = plain(function, "where", where)
     if mask.dtype != np.bool_:
         raise TypeError(f"{function}: `where` must be boolean, got {dtype_label(mask.dtype)}")
     return _broadcast(function, "where", mask, shape)

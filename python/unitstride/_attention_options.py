@@ -53,11 +53,11 @@ def check_number(function: str, argument: str, value: Any, positive: bool = Fals
     """Return a finite number as a float; a positive one where asked."""
     kind = "positive finite number" if positive else "finite number"
     text = f"{function}: `{argument}` must be a {kind}, got {value!r}"
-    if isinstance(value, (str, bytes, complex)) or np.ndim(value) != 0:
-        raise TypeError(text)
     try:
+        if isinstance(value, (str, bytes, complex)) or np.asarray(value).shape != ():
+            raise TypeError(text)
         number = float(value)
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(text) from None
     if not math.isfinite(number) or (positive and number <= 0.0):
         raise ValueError(text)
@@ -77,7 +77,7 @@ def _spread(function: str, argument: str, array: Array, shape: tuple[int, ...]) 
 def _integers(
     function: str, argument: str, value: ArrayLike, batch: tuple[int, ...], kind: str
 ) -> Array:
-    array = np.asarray(value)
+    array = _arguments.plain(function, argument, value)
     if array.dtype.kind not in "iu":
         got = repr(value) if array.ndim == 0 else _arguments.dtype_label(array.dtype)
         raise TypeError(f"{function}: `{argument}` must be {kind}, got {got}")
@@ -194,7 +194,7 @@ def _optional(
 def _check_mask(function: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
     if mask is None:
         return None
-    array = np.asarray(mask)
+    array = _arguments.plain(function, "mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(
             f"{function}: `mask` must be boolean (True = attend; pass numbers as `bias`), "

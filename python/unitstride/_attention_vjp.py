@@ -103,8 +103,9 @@ def attention_vjp(
     Rows that attend to nothing have gradient 0, and excluded keys take no part, whatever they
     hold. The weights are computed again from `lse`, so that no array of queries x keys is stored
     beside those that are passed and asked for: time O(heads * queries * keys * features), about
-    2.5 times that of `attention`, as in [1]_. It runs on NumPy in float64 and rounds once; a
-    relative error of `lse` is one of all the gradients of its row.
+    2.5 times that of `attention`, as in [1]_. Sums are in float32, in float64 for float64, and
+    rounded once; with the gradients of `bias` or `sinks` it runs on NumPy, in float64. A relative
+    error of `lse` is one of all the gradients of its row.
 
     References
     ----------

@@ -48,7 +48,7 @@ def _check_rows(rows: ArrayLike | None, length: int) -> Array:
     """Return row numbers from 0."""
     if rows is None:
         return np.arange(length)
-    array = np.asarray(rows)
+    array = _arguments.plain("attention_weights", "rows", rows)
     if array.dtype.kind not in "iu" and array.size:
         got = _arguments.dtype_label(array.dtype)
         raise TypeError(f"attention_weights: `rows` must be integers, got {got}")

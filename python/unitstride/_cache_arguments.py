@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unitstride._arguments import plain
 from unitstride._cache_storage import Segment
 
 Array = NDArray[Any]
@@ -26,7 +27,7 @@ def check_per_sequence(
     function: str, argument: str, value: ArrayLike, batch: int, largest: Array | int
 ) -> Array:
     """Return one integer per sequence, between 0 and `largest`."""
-    array = np.asarray(value)
+    array = plain(function, argument, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{function}: `{argument}` must be integers, got {value!r}")
     if array.ndim > 1 or (array.ndim == 1 and len(array) not in (1, batch)):

@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 def as_numbers(function: str, argument: str, value: ArrayLike) -> Array:
     """Convert an input to an array of numbers or booleans in native byte order."""
-    array = np.asarray(value)
+    array = _arguments.plain(function, argument, value)
     if array is not value and isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{function}: `{argument}` must be an array without a mask, got MaskedArray"

@@ -71,6 +71,7 @@ def contract_remember(
     like: int,
     steps: Sequence[tuple[Any, ...]],
     view: Sequence[int],
+    loop: Sequence[Sequence[int]],
 ) -> None: ...
 
 # out[i] = sum over j of k[j] * x[start + i - j]; `boundary` is a place in BOUNDARIES of the twin.

@@ -82,9 +82,10 @@ def check_factor(function: str, argument: str, value: Any, dtype: DType) -> Any:
     if type(value) is int and value in (0, 1):
         return float(value) if kind in "fcV" else value
     try:
-        factor = np.asarray(value)
+        # NumPy makes objects of integers that it has no dtype for.
+        factor = np.asarray(float(value) if type(value) is int and kind in "fcV" else value)
         plain = factor.item() if factor.ndim == 0 and factor.dtype.kind in "biufc" else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         plain = None
     if plain is None:
         raise TypeError(f"{function}: `{argument}` must be a number, got {value!r}")
@@ -165,9 +166,8 @@ def remember_plan(key: str, plan: Plan, arrays: list[Array]) -> None:
     if core is None or not plan.steps or plan.slices or plan.steps[-1].dtype != plan.dtype:
         return
     dtypes = {*plan.operand_dtypes, *(step.dtype for step in plan.steps)}
-    in_order = plan.follows is None or plan.follows[1] == tuple(
-        (k,) for k in range(len(plan.shape))
-    )
+    follows = plan.follows if plan.loop is None else None
+    in_order = follows is None or follows[1] == tuple((k,) for k in range(len(plan.shape)))
     if (
         not dtypes <= _DIRECT
         or not in_order
@@ -190,13 +190,13 @@ def remember_plan(key: str, plan: Plan, arrays: list[Array]) -> None:
         )
         for s in plan.steps
     ]
-    like = -1 if plan.follows is None else plan.follows[0]
-    core.contract_remember(key, tuple(arrays), axes, like, steps, ())
+    like = -1 if follows is None else follows[0]
+    core.contract_remember(key, tuple(arrays), axes, like, steps, (), plan.loop or ())
 
 
 def _remember_view(key: str, array: Array, order: tuple[int, ...]) -> None:
     if core is not None:
-        core.contract_remember(key, (array,), [range(array.ndim)], -1, [], order)
+        core.contract_remember(key, (array,), [range(array.ndim)], -1, [], order, ())
 
 
 def contract(

@@ -34,7 +34,7 @@ def is_narrow(dtype: DType) -> bool:
 
 def check_casting(function: str, casting: Any) -> None:
     """Raise unless `casting` is one of NumPy's rules."""
-    if casting not in CASTINGS:
+    if not isinstance(casting, str) or casting not in CASTINGS:
         raise ValueError(
             f"{function}: `casting` must be one of {', '.join(CASTINGS)}, got {casting!r}"
         )

@@ -191,10 +191,10 @@ def contract_expression(
     fixed = _constant_arrays(constants, shapes)
     try:
         sizes = tuple(
-            fixed[k].shape if k in fixed else tuple(int(n) for n in shape)
+            fixed[k].shape if k in fixed else tuple(operator.index(n) for n in shape)
             for k, shape in enumerate(shapes)
         )
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"{_NAME}: `shapes` must be sequences of integers, got {shapes!r}"
         ) from None

@@ -14,12 +14,14 @@ import numpy as np
 
 from unitstride._einsum_dtypes import Dtypes, is_narrow
 from unitstride._einsum_network import Network, Tree, bits, labels_of_tree, peak_elements
+from unitstride._einsum_order import loop_of
 from unitstride._einsum_parse import Subscripts
 from unitstride._einsum_paths import Choice, choose_tree, path_of_tree
 from unitstride._einsum_steps import Labels, Shape, Step, StepList, network_of
 
 DType = np.dtype[Any]
 
+_LOOPS = ("einsum", "ContractExpression")
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -46,6 +48,9 @@ class Plan:
     is_view: bool  # one operand, nothing to sum
     # The operand that has all labels of the result, and for each of these its axes there.
     follows: tuple[int, tuple[Labels, ...]] | None
+    # For results in NumPy's order in memory (`_einsum_order`): the axes of each operand by their
+    # places in the loop over all labels; None for functions whose results are in C order.
+    loop: tuple[Labels, ...] | None = None
     # Labels to be taken one value at a time, and the plan for what is left of the operands then.
     slices: tuple[Slice, ...] = ()
     inner: "Plan | None" = None
@@ -164,6 +169,7 @@ def build(
                 for term, own in zip(subscripts.terms, shapes, strict=True)
             ],
         ),
+        loop=loop_of(subscripts, shapes) if function in _LOOPS else None,
     )
     if plan.is_empty:
         return plan

@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
 from unitstride import _arguments, _backend
+from unitstride._einsum_order import inward_axes
 from unitstride._einsum_parse import Subscripts
 from unitstride._einsum_plan import Plan
 from unitstride._float_status import OVERFLOW
@@ -29,7 +30,14 @@ def as_operand(function: str, position: int, value: ArrayLike) -> Array:
             f"{function}: operand {position} must be an array without a mask, got MaskedArray "
             "(pass its data, with 0 for what is masked)"
         )
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{function}: operand {position} must be an array or nested sequences of equal "
+            f"lengths, got {type(value).__name__}"
+        ) from error
 
 
 def fresh(shape: tuple[int, ...], dtype: DType) -> Array:
@@ -47,7 +55,12 @@ def _allocate(plan: Plan, arrays: list[Array], order: str) -> Array:
     axes = range(len(shape))
     if order == "F" or (order == "A" and _all_fortran(arrays)):
         return fresh(shape[::-1], plan.dtype).transpose()
-    if order == "K" and plan.follows is not None:
+    if order == "K" and plan.loop is not None:
+        inward = inward_axes(plan.loop, len(shape), [array.strides for array in arrays])
+        if inward != list(axes):
+            host = fresh(tuple(shape[axis] for axis in inward), plan.dtype)
+            return host.transpose(np.argsort(inward))
+    elif order == "K" and plan.follows is not None:
         number, places = plan.follows
         if arrays[number].flags.c_contiguous and places == tuple((axis,) for axis in axes):
             return fresh(shape, plan.dtype)

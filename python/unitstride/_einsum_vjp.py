@@ -212,7 +212,13 @@ def einsum_vjp(
     >>> dx
     array([31., 42.])
     """
-    arrays = [as_operand(_NAME, k, value) for k, value in enumerate(operands)]
+    try:
+        listed = list(operands)
+    except TypeError:
+        raise TypeError(
+            f"{_NAME}: `operands` must be a sequence of arrays, got {type(operands).__name__}"
+        ) from None
+    arrays = [as_operand(_NAME, k, value) for k, value in enumerate(listed)]
     slope = as_operand(_NAME, len(arrays), cotangent)
     if not arrays:
         raise ValueError(f"{_NAME}: `operands` must have at least one array, got none")

@@ -122,6 +122,8 @@ def logsumexp_vjp(
     values, axes, scale, mask = _arguments.prepare(_NAME, "x", terms, axis, where, temperature)
     if out is not None:
         _outputs.check_out(_NAME, out, plain.shape, dtype)
+    if dy is None:
+        raise TypeError(f"{_NAME}: `dy` must be an array, got None")
     level, sign = lse if isinstance(lse, tuple) and len(lse) == 2 else (lse, None)
     joined, working = _join(dtype, {"dy": dy, "lse": level, "sign": sign, "b": b})
     shape = _arguments.reduced_shape(values.shape, axes, keepdims)

@@ -49,9 +49,11 @@ def global_norm(grads: Arrays) -> float:
 
 def _writeable(function: str, name: str, arrays: Any) -> list[Array]:
     """Return the arrays of a list that is changed in place, checked."""
-    lists = _optim_lists.check_lists(function, (name,), (arrays,))
-    assert lists[0] is not None
-    return lists[0]
+    if arrays is None:
+        raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
+    (found,) = _optim_lists.check_lists(function, (name,), (arrays,))
+    assert found is not None
+    return found
 
 
 def clip_grad_norm_(grads: Arrays, max_norm: float, error_if_nonfinite: bool = False) -> float:
@@ -62,7 +64,7 @@ def clip_grad_norm_(grads: Arrays, max_norm: float, error_if_nonfinite: bool = F
     grads : ndarray or list of ndarray
         Gradients of any shapes and strides; changed where their norm is larger.
     max_norm : float
-        Not negative.
+        Not negative; with infinity only the norm is computed.
     error_if_nonfinite : bool, default False
         Raise ValueError for a norm that is NaN or infinite, before anything is written.
 
@@ -95,13 +97,15 @@ def clip_grad_norm_(grads: Arrays, max_norm: float, error_if_nonfinite: bool = F
     array([0.6, 0.8])
     """
     name = "clip_grad_norm_"
-    limit = _optim_rules.check_number(name, "max_norm", max_norm)
+    limit = np.inf
+    if not (isinstance(max_norm, (float, np.floating)) and max_norm == np.inf):
+        limit = _optim_rules.check_number(name, "max_norm", max_norm)
     arrays = _writeable(name, "grads", grads)
     norm = global_norm(arrays)
     if error_if_nonfinite and not np.isfinite(norm):
         raise ValueError(f"{name}: the norm of `grads` must be finite, got {norm}")
     factor = limit / (norm + 1e-6)
-    if not factor >= 1.0:
+    if not factor >= 1.0 and limit != np.inf:
         for array in arrays:
             np.multiply(array, array.dtype.type(factor), out=array)
     return norm

@@ -22,7 +22,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 def as_list(function: str, name: str, value: Any) -> list[Any]:
     """Return the arrays of an argument: of one array, or of a list."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return [value]
     if not isinstance(value, list | tuple):
         raise TypeError(
@@ -32,11 +32,16 @@ def as_list(function: str, name: str, value: Any) -> list[Any]:
 
 
 def _label(name: str, value: Any, index: int) -> str:
-    return name if isinstance(value, np.ndarray) else f"{name}[{index}]"
+    return name if isinstance(value, np.ndarray | np.generic) else f"{name}[{index}]"
 
 
 def check_array(function: str, label: str, array: Any, is_written: bool) -> Array:
-    """Raise unless an item is an array of one of the four dtypes, and writeable if it must be."""
+    """Raise unless an item is an array of one of the four dtypes, and writeable if it must be.
+
+    Arithmetic on arrays without axes gives scalars: a gradient may be one.
+    """
+    if not is_written and isinstance(array, np.generic):
+        array = np.asarray(array)
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{function}: `{label}` must be a NumPy array, got {type(array).__name__}")
     if array.dtype.name not in _DTYPES:
@@ -140,6 +145,7 @@ def run_step(
     for name, array in zip(names, arrays[: GRADS + 1 + NEEDED_STATES[rule]], strict=False):
         if array is None:
             raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
+    skip_nonfinite = bool(skip_nonfinite)
     done: tuple[float, bool] | None = None
     if core is not None:
         done = core.optim_step(
@@ -196,6 +202,8 @@ def take_step(
 
 def run_norm(function: str, name: str, grads: Any) -> float:
     """Return the norm of all arrays of a list together."""
+    if grads is None:
+        raise TypeError(f"{function}: `{name}` must be an array or a list of arrays, got None")
     norm: float | None = core.optim_norm(grads) if core is not None else None
     if norm is not None:
         return norm

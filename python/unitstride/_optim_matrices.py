@@ -249,7 +249,7 @@ class Muon(_WholeArrays):
     >>> import numpy as np
     >>> from unitstride import Muon
     >>> x = np.eye(3) + 1
-    >>> optimizer = Muon(x, lr=0.02, weight_decay=0.0)
+    >>> optimizer = Muon(x, lr=0.03, weight_decay=0.0)
     >>> for _ in range(200):
     ...     norm, stepped = optimizer.step(2 * x)
     >>> bool(np.abs(x).max() < 0.1)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unitstride import _arguments
 from unitstride._optim_adam import adam_step
 from unitstride._optim_lists import check_array, check_overlap
 from unitstride._optim_momentum_steps import sgd_step
@@ -18,7 +19,7 @@ def _summed_rows(
     """Return the rows that occur, in order, and the sums of their gradients."""
     if param.ndim == 0:
         raise ValueError(f"{function}: `param` must have at least one axis, got a scalar")
-    rows = np.asarray(indices)
+    rows = _arguments.plain(function, "indices", indices)
     if rows.size == 0:
         rows = rows.astype(np.intp)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

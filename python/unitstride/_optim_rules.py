@@ -32,7 +32,7 @@ def check_number(
     """Return a hyper-parameter as a float of the range [low, high), or raise."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{function}: `{name}` must be a number, got {value!r}") from None
     if low < number < high or (number == low and not open_low):
         return number
@@ -57,16 +57,18 @@ def check_step(function: str, step: Any, lowest: int = 1) -> int:
     """Return the number of the step, from 1 on."""
     try:
         number = step.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise TypeError(f"{function}: `step` must be an integer, got {step!r}") from None
     if number < lowest:
         raise ValueError(f"{function}: `step` must be at least {lowest}, got {step}")
+    if number >= 1 << 63:
+        raise ValueError(f"{function}: `step` must be below 2**63, got {step}")
     return int(number)
 
 
 def check_choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return a word out of some."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
         raise ValueError(f"{function}: `{name}` must be {listed}, got {value!r}")
     return str(value)
@@ -123,8 +125,13 @@ def nadam_momenta(b1: float, decay: float, step: int) -> tuple[float, float, flo
     now = b1 * (1.0 - 0.5 * 0.96 ** (step * decay))
     following = b1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * decay))
     product, position = 1.0, 1
-    while position <= step and product > 0.0:  # below the range of float64 it stays zero
-        product *= b1 * (1.0 - 0.5 * 0.96 ** (position * decay))
+    # Below half a unit of roundoff it no longer changes 1 - product, its only use.
+    while position <= step and product > 2.0**-60:
+        warming = 0.96 ** (position * decay)
+        if warming < 2.0**-60:  # from here on all factors are b1
+            product *= b1 ** (step - position + 1)
+            break
+        product *= b1 * (1.0 - 0.5 * warming)
         position += 1
     return now, following, product
 

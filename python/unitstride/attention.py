@@ -149,8 +149,10 @@ def attention(
 
     Notes
     -----
-    Time O(heads * queries * keys * (features + value_features)) less what positions exclude. It
-    runs on NumPy in float64, over blocks of queries, and rounds once.
+    Time O(heads * queries * keys * (features + value_features)) less what positions exclude; memory
+    O(block) beside the result. Scores, their softmax and sums are in float32, in float64 for
+    float64, and the result is rounded once. The bits depend on neither the number of threads nor
+    the rest of the batch.
 
     Examples
     --------

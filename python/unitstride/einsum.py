@@ -52,8 +52,8 @@ def einsum(
     dtype : dtype, optional
         The dtype to compute in; the common dtype of the operands and `out` by default.
     order : {"C", "F", "A", "K"}, default "K"
-        Memory order of a new result. "K" keeps that of an operand which has all labels of the
-        result, and is "C" where there is none.
+        Memory order of a new result. "K" follows that of the operands, as NumPy does without
+        `optimize`: axes along which they take small steps come last in memory.
     casting : {"no", "equiv", "safe", "same_kind", "unsafe"}, default "safe"
         Which casts to `dtype`, and from there to `out`, are allowed.
     optimize : bool, str, path, default True

@@ -114,11 +114,33 @@ def _axes_of(function: str, axes: Any, dimensions: int) -> tuple[int, ...]:
     try:
         entries = [operator.index(axes)]
     except TypeError:
-        entries = [operator.index(axis) for axis in axes]
+        try:
+            entries = [operator.index(axis) for axis in axes]
+        except TypeError:
+            raise TypeError(
+                f"{function}: `axes` must be an integer, or a pair of integers or sequences of "
+                f"integers, got {axes!r}"
+            ) from None
     found = tuple(normalize_axis_index(axis, dimensions, function) for axis in entries)
     if len(set(found)) != len(found):
         raise ValueError(f"{function}: `axes` must not repeat an axis, got {axes!r}")
     return found
+
+
+def _count_or_pair(function: str, axes: Any) -> tuple[int, tuple[Any, Any] | None]:
+    """Return how many axes are summed, or those of either array."""
+    try:
+        return operator.index(axes), None
+    except TypeError:
+        pass
+    try:
+        first, second = axes
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{function}: `axes` must be an integer, or a pair of integers or sequences of "
+            f"integers, got {axes!r}"
+        ) from None
+    return 0, (first, second)
 
 
 def tensordot(a: ArrayLike, b: ArrayLike, axes: Any = 2) -> Any:
@@ -166,8 +188,8 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: Any = 2) -> Any:
         if found is not None:
             return _einsum_call.reported(name, found)
     x, y = _pair(name, a, b)
-    if not hasattr(axes, "__len__"):
-        count = operator.index(axes)
+    count, pair = _count_or_pair(name, axes)
+    if pair is None:
         if not 0 <= count <= min(x.ndim, y.ndim):
             raise ValueError(
                 f"{name}: `axes` must be at most the number of axes of `a` and `b`, got {count} "
@@ -175,7 +197,7 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: Any = 2) -> Any:
             )
         first, second = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
     else:
-        first, second = _axes_of(name, axes[0], x.ndim), _axes_of(name, axes[1], y.ndim)
+        first, second = _axes_of(name, pair[0], x.ndim), _axes_of(name, pair[1], y.ndim)
     if len(first) != len(second):
         raise ValueError(f"{name}: `axes` must have as many axes of `a` as of `b`, got {axes!r}")
     _check_sum(name, x, y, list(zip(first, second, strict=True)))

@@ -1,9 +1,10 @@
 """NumPy's views of axes and diagonals, and the sum of diagonals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.exceptions import AxisError
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from unitstride import _einsum_call
@@ -13,6 +14,19 @@ from unitstride._einsum_run import as_operand
 __all__ = ["diagonal", "trace", "transpose"]
 
 Array = NDArray[Any]
+
+
+def _named(function: str, view: Callable[..., Array], *arguments: Any) -> Array:
+    """Take a view of NumPy's; its errors name the function."""
+    try:
+        return view(*arguments)
+    except AxisError as error:
+        if error.axis is None or error.ndim is None:
+            raise
+        raise AxisError(error.axis, error.ndim, function) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{function}: {error}") from None
 
 
 def transpose(a: ArrayLike, axes: Sequence[int] | None = None) -> Array:
@@ -47,7 +61,7 @@ def transpose(a: ArrayLike, axes: Sequence[int] | None = None) -> Array:
     >>> transpose(np.ones((2, 3, 4)), (2, 0, 1)).shape
     (4, 2, 3)
     """
-    return np.transpose(as_operand("transpose", 0, a), axes)
+    return _named("transpose", np.transpose, as_operand("transpose", 0, a), axes)
 
 
 def diagonal(a: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
@@ -84,7 +98,7 @@ def diagonal(a: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> A
     >>> diagonal(np.arange(9.0).reshape(3, 3), 1)
     array([1., 5.])
     """
-    return np.diagonal(as_operand("diagonal", 0, a), offset, axis1, axis2)
+    return _named("diagonal", np.diagonal, as_operand("diagonal", 0, a), offset, axis1, axis2)
 
 
 def trace(
@@ -132,7 +146,7 @@ def trace(
     >>> float(trace(np.arange(9.0).reshape(3, 3)))
     12.0
     """
-    line = np.diagonal(as_operand("trace", 0, a), offset, axis1, axis2)
+    line = _named("trace", np.diagonal, as_operand("trace", 0, a), offset, axis1, axis2)
     if dtype is None and line.dtype.kind in "bi" and line.dtype.itemsize < np.dtype(int).itemsize:
         dtype = int
     if dtype is None and line.dtype.kind == "u" and line.dtype.itemsize < np.dtype("uint").itemsize:
