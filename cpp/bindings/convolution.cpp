@@ -6,12 +6,10 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
-#include <utility>
 
 #include "bindings/module.hpp"
 #include "core/checked.hpp"
 #include "ops/convolution_fft.hpp"
-#include "ops/convolution_planes.hpp"
 #include "ops/convolution_range.hpp"
 #include "ops/lines.hpp"
 
@@ -104,48 +102,6 @@ void spectrum_call(const py::array& k, bool complex_k, int logarithm, py::array&
         (spectrum.flags() & py::array::c_style) == 0)
         refuse("spectrum", "must be contiguous, with two numbers for each point");
     spectrum_of(arguments, logarithm, static_cast<char*>(spectrum.mutable_data()));
-}
-
-unsigned planes_call(const py::array& x, const py::array& k, const py::array& out,
-                     std::pair<std::ptrdiff_t, std::ptrdiff_t> start, int boundary,
-                     const std::optional<py::array>& bias, bool silu) {
-    constexpr const char* planes = "convolve_planes";
-    PlanesArguments arguments;
-    arguments.storage = storage_of(x, planes, "x");
-    check_type(k, x.dtype().num(), planes, "k");
-    check_type(out, x.dtype().num(), planes, "out");
-    input_view(arguments.x, x, planes, "x");
-    input_view(arguments.k, k, planes, "k");
-    output_view(arguments.out, out, planes, "out");
-    const int axes = arguments.x.axes;
-    if (axes < 2 || arguments.k.axes != axes || arguments.out.axes != axes)
-        refuse("k", "and `out` must have the axes of `x`, two or more");
-    if (bias) {
-        check_type(*bias, x.dtype().num(), planes, "bias");
-        input_view(arguments.bias, *bias, planes, "bias");
-        if (arguments.bias.axes != axes - 2) refuse("bias", "must have the axes of planes");
-    }
-    for (int a = 0; a < axes - 2; ++a) {
-        const std::ptrdiff_t length = arguments.out.shape[a];
-        if (arguments.x.shape[a] != length || arguments.k.shape[a] != length ||
-            (bias && arguments.bias.shape[a] != length))
-            refuse("k", "must have the shape of `out` but for the planes");
-    }
-    arguments.start[0] = start.first;
-    arguments.start[1] = start.second;
-    for (int i = 0; i < 2; ++i) {
-        const int a = axes - 2 + i;
-        const std::ptrdiff_t length = arguments.x.shape[a], taps = arguments.k.shape[a];
-        if (length < 1 || taps < 1) refuse("x", "and `k` must not be empty");
-        if (arguments.start[i] < 0 ||
-            arguments.out.shape[a] > length + taps - 1 - arguments.start[i])
-            refuse("start", "is out of range");
-    }
-    if (boundary < 0 || boundary > static_cast<int>(Boundary::symmetric))
-        refuse("boundary", "is out of range");
-    arguments.boundary = static_cast<Boundary>(boundary);
-    arguments.silu = silu;
-    return without_gil(out.size(), [&] { return convolve_planes(arguments); });
 }
 
 double range_call(const py::array& x, const py::array& k, int axis, std::ptrdiff_t segment) {
@@ -330,8 +286,6 @@ void register_convolution(py::module_& module) {
                py::arg("complex_k"), py::arg("spectrum") = py::none(), py::arg("logarithm") = 0);
     module.def("convolution_spectrum", spectrum_call, py::arg("k"), py::arg("complex_k"),
                py::arg("logarithm"), py::arg("spectrum"));
-    module.def("convolve_planes", planes_call, py::arg("x"), py::arg("k"), py::arg("out"),
-               py::arg("start"), py::arg("boundary"), py::arg("bias"), py::arg("silu"));
     module.def("convolution_range", range_call, py::arg("x"), py::arg("k"), py::arg("axis"),
                py::arg("segment"));
     module.def("convolve_fft_nanoseconds", transform_time, py::arg("lines"), py::arg("kernels"),

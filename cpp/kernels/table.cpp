@@ -41,6 +41,7 @@ extern constinit const KernelTable table = {
     .fetch = fetch_kernels,
     .optim = optim_kernels,
     .window = window_kernels,
+    .planes = plane_kernels,
     .transform = transform_kernels,
     .attention = attention_kernels,
     .attention_direct = attention_direct_kernels,

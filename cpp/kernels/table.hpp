@@ -8,6 +8,7 @@
 #include "kernels/gemm.hpp"
 #include "kernels/optim.hpp"
 #include "kernels/pack.hpp"
+#include "kernels/planes.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/softmax_vjp.hpp"
@@ -43,6 +44,7 @@ struct KernelTable {
     const FetchKernels* fetch;                       // [element_count]
     const OptimKernels* optim;                       // float, double
     const WindowKernels* window;                     // float, double
+    const PlaneKernels* planes;                      // float, double
     const TransformKernels* transform;               // float, double
     const AttentionKernels* attention;               // float, double
     const AttentionDirectKernels* attention_direct;  // [storage_count]
@@ -66,6 +68,7 @@ extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
 extern const WindowKernels window_kernels[2];
+extern const PlaneKernels plane_kernels[2];
 extern const TransformKernels transform_kernels[2];
 extern const AttentionKernels attention_kernels[2];
 extern const AttentionDirectKernels attention_direct_kernels[storage_count];

@@ -1,10 +1,12 @@
-// Direct convolution of planes: a worker brings some rows of x to scratch, extended by the
-// boundary's rule and one after the other, and takes them for one line. Row r + 1 of the kernel
-// meets that line one row later, so that a result is a sum of windows at fixed distances. Sums that
-// reach from one row into the next are not stored.
+// Direct convolution of planes: a worker brings some rows of x to scratch (`PlaneTiles`), and there
+// are three ways to move over them. A few taps share the rows of x (`PlaneKernels::tile`). Others
+// take the rows for one line, in which each tap meets x at one distance: many taps by the kernel
+// of lines, with several rows of taps; those of strides by a place for each tap. Sums that reach
+// from one row into the next are not stored.
 #include "ops/convolution_planes.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/carver.hpp"
 #include "core/float_environment.hpp"
@@ -14,31 +16,41 @@
 #include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/lines.hpp"
+#include "ops/plane_tiles.hpp"
 
 namespace unitstride {
 namespace {
 
 enum Operand { operand_x, operand_out, operand_k, operand_bias, operand_count };
 
-constexpr std::ptrdiff_t most_columns = 2048;         // of results, in an item of work
-constexpr std::ptrdiff_t cached_elements = 48 << 10;  // of x
-constexpr std::ptrdiff_t least_rows = 8;
+// How windows move: see above.
+enum class Way { shared_rows, window, places };
 
-std::ptrdiff_t parts(std::ptrdiff_t whole, std::ptrdiff_t part) {
-    return (whole + part - 1) / part;
+constexpr std::ptrdiff_t few_taps = 128;
+constexpr std::ptrdiff_t most_together = 16;  // planes
+
+Way way_of(const PlanesArguments& arguments, const Plane& k) {
+    const std::ptrdiff_t taps = checked_multiply(k.rows, k.columns);
+    if (k.rows > 1 && taps <= few_taps && arguments.spread[0] % arguments.step[0] == 0)
+        return Way::shared_rows;
+    const bool dense = arguments.step[0] == 1 && arguments.step[1] == 1 &&
+                       (arguments.spread[0] == 1 || k.rows == 1) &&
+                       (arguments.spread[1] == 1 || k.columns == 1);
+    return dense ? Way::window : Way::places;
 }
 
-// The last two axes of an operand.
-struct Plane {
-    std::ptrdiff_t rows, columns, row_stride, column_stride;
-
-    template <class View>
-    explicit Plane(const View& view)
-        : rows(view.shape[view.axes - 2]),
-          columns(view.shape[view.axes - 1]),
-          row_stride(view.strides[view.axes - 2]),
-          column_stride(view.strides[view.axes - 1]) {}
-};
+Windows windows_of(const PlanesArguments& arguments, const Plane& k, const Plane& out) {
+    Windows found{};
+    for (int axis = 0; axis < 2; ++axis) {
+        found.taps[axis] = axis == 0 ? k.rows : k.columns;
+        found.results[axis] = axis == 0 ? out.rows : out.columns;
+        found.step[axis] = arguments.step[axis];
+        found.spread[axis] = found.taps[axis] > 1 ? arguments.spread[axis] : 1;
+        found.begin[axis] =
+            arguments.start[axis] - checked_multiply(found.taps[axis] - 1, arguments.spread[axis]);
+    }
+    return found;
+}
 
 class Planes {
   public:
@@ -47,41 +59,38 @@ class Planes {
     unsigned run();
 
   private:
-    struct Item {  // results of one plane
-        std::ptrdiff_t plane, row, rows, column, columns;
-    };
     struct Memory {
         char *x, *y, *taps;
+    };
+    struct Item {  // a part of planes that adjoin
+        std::ptrdiff_t plane, planes;
+        Part part;
     };
 
     Item item_of(std::ptrdiff_t number) const;
     Memory carve(Carver& carver) const;
     void pack_taps(std::ptrdiff_t offset, char* taps) const;
-    void fetch(const Item& item, const char* plane, char* tile) const;
-    void fetch_rows(const char* from, std::ptrdiff_t rows, std::ptrdiff_t left, char* tile) const;
-    void fetch_row(const char* row, std::ptrdiff_t first_column, char* tile) const;
     void run_item(const Item& item, const Memory& memory, const char* taps) const;
+    void convolve(const Part& part, const char* x, const char* taps, const void* bias,
+                  char* y) const;
+    void write(const Item& item, std::ptrdiff_t offset, const char* y) const;
 
     const PlanesArguments& arguments_;
     const KernelTable& table_;
     const PackKernels& pack_;
+    Plane k_, out_;
     LinesPlan planes_;
-    Plane x_, k_, out_;
     std::ptrdiff_t storage_, compute_;
-    bool one_kernel_ = true, streams_;
-    std::ptrdiff_t rows_, columns_, pitch_;  // results of an item; elements from row to row
-    std::ptrdiff_t row_items_, column_items_;
+    std::ptrdiff_t inner_ = 1, together_ = 1;  // planes that adjoin, and how many are taken at once
+    Way way_;
+    PlaneTiles tiles_;
+    std::vector<std::ptrdiff_t> places_;
+    bool one_kernel_ = true, streams_, adjoining_out_ = false;
+    std::ptrdiff_t y_pitch_, y_plane_;
 };
 
-Planes::Planes(const PlanesArguments& arguments)
-    : arguments_(arguments),
-      table_(kernels()),
-      pack_(table_.pack[static_cast<int>(arguments.storage)]),
-      x_(arguments.x),
-      k_(arguments.k),
-      out_(arguments.out),
-      storage_(storage_bytes(arguments.storage)),
-      compute_(compute_bytes(arguments.storage)) {
+// Planes of which neighbouring elements adjoin are brought together: every cache line is read once.
+LinesPlan plan_planes(const PlanesArguments& arguments) {
     const int axes = arguments.x.axes;
     std::ptrdiff_t shape[max_axes], bias_strides[max_axes];
     bool along_line[max_axes];
@@ -89,28 +98,57 @@ Planes::Planes(const PlanesArguments& arguments)
         along_line[axis] = axis >= axes - 2;
         shape[axis] = along_line[axis] ? 1 : arguments.out.shape[axis];
         bias_strides[axis] = arguments.bias && !along_line[axis] ? arguments.bias.strides[axis] : 0;
-        if (!along_line[axis] && shape[axis] > 1 && arguments.k.strides[axis] != 0)
-            one_kernel_ = false;
     }
     const std::ptrdiff_t* const strides[] = {arguments.x.strides, arguments.out.strides,
                                              arguments.k.strides, bias_strides};
-    planes_ = plan_lines(axes, shape, along_line, operand_count, strides);
-    columns_ = std::min(out_.columns, most_columns);
-    pitch_ = checked_add(columns_, k_.columns - 1);
-    rows_ = std::max(cached_elements / pitch_ - (k_.rows - 1), least_rows);
-    rows_ = std::min(rows_, out_.rows);
+    return plan_lines(axes, shape, along_line, operand_count, strides);
+}
+
+std::ptrdiff_t planes_together(const PlanesArguments& arguments, const LinesPlan& plan) {
+    if (plan.outer.count == 0 || arguments.boundary != Boundary::zero) return 1;
+    const Axis& inner = plan.outer.axis[plan.outer.count - 1];
+    const bool adjoin =
+        inner.stride[operand_x] == 1 && arguments.x.strides[arguments.x.axes - 1] != 1;
+    return adjoin ? std::min(inner.length, most_together) : 1;
+}
+
+Planes::Planes(const PlanesArguments& arguments)
+    : arguments_(arguments),
+      table_(kernels()),
+      pack_(table_.pack[static_cast<int>(arguments.storage)]),
+      k_(arguments.k),
+      out_(arguments.out),
+      planes_(plan_planes(arguments)),
+      storage_(storage_bytes(arguments.storage)),
+      compute_(compute_bytes(arguments.storage)),
+      together_(planes_together(arguments, planes_)),
+      way_(way_of(arguments, k_)),
+      tiles_(arguments.x, arguments.storage, arguments.boundary, windows_of(arguments, k_, out_),
+             together_, way_ == Way::shared_rows) {
+    for (int axis = 0; axis < arguments.x.axes - 2; ++axis)
+        if (arguments.out.shape[axis] > 1 && arguments.k.strides[axis] != 0) one_kernel_ = false;
+    if (together_ > 1) {
+        const Axis& inner = planes_.outer.axis[planes_.outer.count - 1];
+        inner_ = inner.length;
+        adjoining_out_ = inner.stride[operand_out] == 1 && out_.column_stride != 1;
+    }
+    if (way_ == Way::shared_rows) places_ = tiles_.places(1);
+    if (way_ == Way::places) places_ = tiles_.places(k_.rows);
+    const std::ptrdiff_t lanes = table_.vector_bytes / compute_;
+    y_pitch_ =
+        way_ == Way::shared_rows ? round_up(tiles_.largest().columns, lanes) : tiles_.pitch();
+    const std::ptrdiff_t slack = table_.planes[0].slack_bytes / compute_;
+    y_plane_ = checked_add(checked_multiply(tiles_.largest().rows, y_pitch_), slack + lanes);
     const std::ptrdiff_t results = checked_multiply(out_.rows, out_.columns);
     streams_ = checked_multiply(planes_.lines, results) * storage_ >= table_.streaming_bytes;
-    row_items_ = parts(out_.rows, rows_);
-    column_items_ = parts(out_.columns, columns_);
 }
 
 Planes::Item Planes::item_of(std::ptrdiff_t number) const {
-    const std::ptrdiff_t column = number % column_items_ * columns_;
-    number /= column_items_;
-    const std::ptrdiff_t row = number % row_items_ * rows_;
-    return {number / row_items_, row, std::min(rows_, out_.rows - row), column,
-            std::min(columns_, out_.columns - column)};
+    const Part part = tiles_.part_of(number % tiles_.parts());
+    number /= tiles_.parts();
+    const std::ptrdiff_t groups = (inner_ + together_ - 1) / together_;
+    const std::ptrdiff_t first = number % groups * together_;
+    return {number / groups * inner_ + first, std::min(together_, inner_ - first), part};
 }
 
 Planes::Memory Planes::carve(Carver& carver) const {
@@ -118,8 +156,8 @@ Planes::Memory Planes::carve(Carver& carver) const {
         return carver.take<char>(checked_multiply(elements, compute_));
     };
     Memory memory{};
-    memory.x = take(checked_multiply(checked_add(rows_, k_.rows - 1), pitch_));
-    memory.y = take(checked_multiply(rows_, pitch_));
+    memory.x = take(tiles_.elements());
+    memory.y = take(checked_multiply(y_plane_, adjoining_out_ ? together_ : 1));
     memory.taps = take(checked_multiply(k_.rows, k_.columns));
     return memory;
 }
@@ -132,88 +170,92 @@ void Planes::pack_taps(std::ptrdiff_t offset, char* taps) const {
                 -k_.column_stride, k_.columns, false});
 }
 
-// One row, from a column on that may lie before its beginning.
-void Planes::fetch_row(const char* row, std::ptrdiff_t first_column, char* tile) const {
-    const auto copy = [&](std::ptrdiff_t element, std::ptrdiff_t place, std::ptrdiff_t count) {
-        pack_.pack({row + element * x_.column_stride * storage_,
-                    tile + (place - first_column) * compute_, 1, count, 0, x_.column_stride, 0,
-                    false});
-    };
-    const auto zero = [&](std::ptrdiff_t place, std::ptrdiff_t count) {
-        std::fill_n(tile + (place - first_column) * compute_, count * compute_, '\0');
-    };
-    for_extended(first_column, first_column + pitch_, x_.columns, arguments_.boundary, copy, zero);
-}
-
-// Rows that all lie in the plane. Zeros beyond the ends leave one rectangle to be moved.
-void Planes::fetch_rows(const char* from, std::ptrdiff_t rows, std::ptrdiff_t left,
-                        char* tile) const {
-    const std::ptrdiff_t first = std::clamp<std::ptrdiff_t>(left, 0, x_.columns);
-    const std::ptrdiff_t last = std::clamp<std::ptrdiff_t>(left + pitch_, 0, x_.columns);
-    const std::ptrdiff_t before = first - left, count = last - first;
-    if (arguments_.boundary != Boundary::zero && count < pitch_) {
-        for (std::ptrdiff_t row = 0; row < rows; ++row)
-            fetch_row(from + row * x_.row_stride * storage_, left, tile + row * pitch_ * compute_);
+void Planes::convolve(const Part& part, const char* x, const char* taps, const void* bias,
+                      char* y) const {
+    const int type = arguments_.storage == Storage::float64 ? 1 : 0;
+    const std::ptrdiff_t pitch = tiles_.pitch();
+    const std::ptrdiff_t whole = (part.rows - 1) * pitch + part.columns;
+    if (way_ == Way::window) {
+        WindowTask task = {x, taps, y, whole, k_.columns, 1, 0, 0};
+        task.tap_rows = k_.rows;
+        task.row_step = pitch;
+        task.bias = bias;
+        task.silu = arguments_.silu;
+        table_.window[type].line(task);
         return;
     }
-    if (count > 0)
-        pack_.pack({from + first * x_.column_stride * storage_, tile + before * compute_, rows,
-                    count, x_.row_stride, x_.column_stride, pitch_, false});
-    if (count == pitch_) return;
-    for (std::ptrdiff_t row = 0; row < rows; ++row) {
-        char* const own = tile + row * pitch_ * compute_;
-        std::fill_n(own, before * compute_, '\0');
-        std::fill_n(own + (before + count) * compute_, (pitch_ - before - count) * compute_, '\0');
+    PlaneTask task = {
+        x, taps, y, 1, whole, 0, 0, 1, k_.rows * k_.columns, places_.data(), bias, arguments_.silu};
+    if (way_ == Way::places) {
+        table_.planes[type].line(task);
+        return;
+    }
+    // Rows as far apart as those of the kernel share what they read.
+    const std::ptrdiff_t apart = arguments_.spread[0] / arguments_.step[0];
+    task.columns = part.columns;
+    task.x_step = apart * pitch;
+    task.y_step = apart * y_pitch_;
+    task.tap_rows = k_.rows;
+    task.tap_columns = k_.columns;
+    for (std::ptrdiff_t row = 0; row < std::min(apart, part.rows); ++row) {
+        task.x = x + row * pitch * compute_;
+        task.y = y + row * y_pitch_ * compute_;
+        task.rows = (part.rows - row + apart - 1) / apart;
+        table_.planes[type].tile(task);
     }
 }
 
-// What an item reads.
-void Planes::fetch(const Item& item, const char* plane, char* tile) const {
-    const std::ptrdiff_t top = arguments_.start[0] + item.row - (k_.rows - 1);
-    const std::ptrdiff_t left = arguments_.start[1] + item.column - (k_.columns - 1);
-    const std::ptrdiff_t row_bytes = pitch_ * compute_;
-    const auto copy = [&](std::ptrdiff_t element, std::ptrdiff_t place, std::ptrdiff_t rows) {
-        fetch_rows(plane + element * x_.row_stride * storage_, rows, left,
-                   tile + (place - top) * row_bytes);
-    };
-    const auto zero = [&](std::ptrdiff_t place, std::ptrdiff_t rows) {
-        std::fill_n(tile + (place - top) * row_bytes, rows * row_bytes, '\0');
-    };
-    for_extended(top, top + item.rows + k_.rows - 1, x_.rows, arguments_.boundary, copy, zero);
+// `offset` is that of the first plane.
+void Planes::write(const Item& item, std::ptrdiff_t offset, const char* y) const {
+    const Part& part = item.part;
+    char* const to =
+        arguments_.out.data +
+        (offset + part.row * out_.row_stride + part.column * out_.column_stride) * storage_;
+    if (!adjoining_out_) {
+        pack_.unpack({to, const_cast<char*>(y), part.rows, part.columns, out_.row_stride,
+                      out_.column_stride, y_pitch_, streams_});
+        return;
+    }
+    for (std::ptrdiff_t row = 0; row < part.rows; ++row)
+        pack_.unpack({to + row * out_.row_stride * storage_,
+                      const_cast<char*>(y) + row * y_pitch_ * compute_, item.planes, part.columns,
+                      1, out_.column_stride, y_plane_, false});
 }
 
 void Planes::run_item(const Item& item, const Memory& memory, const char* taps) const {
     std::ptrdiff_t offset[max_operands];
     planes_.offsets_of(item.plane, offset);
-    if (!one_kernel_) {
-        pack_taps(offset[operand_k], memory.taps);
-        taps = memory.taps;
+    const std::ptrdiff_t first_out = offset[operand_out];
+    const auto* inner =
+        together_ > 1 ? planes_.outer.axis[planes_.outer.count - 1].stride : nullptr;
+    tiles_.fetch(item.part, arguments_.x.data + offset[operand_x] * storage_, item.planes,
+                 memory.x);
+    for (std::ptrdiff_t plane = 0; plane < item.planes; ++plane) {
+        if (!one_kernel_) {
+            pack_taps(offset[operand_k], memory.taps);
+            taps = memory.taps;
+        }
+        double bias = 0;
+        if (arguments_.bias)
+            pack_.pack({arguments_.bias.data + offset[operand_bias] * storage_, &bias, 1, 1, 0, 1,
+                        0, false});
+        char* const y = memory.y + (adjoining_out_ ? plane * y_plane_ * compute_ : 0);
+        convolve(item.part, memory.x + plane * tiles_.plane() * compute_, taps,
+                 arguments_.bias ? &bias : nullptr, y);
+        if (!adjoining_out_) write(item, offset[operand_out], y);
+        for (int k = 0; inner != nullptr && k < operand_count; ++k) offset[k] += inner[k];
     }
-    fetch(item, arguments_.x.data + offset[operand_x] * storage_, memory.x);
-    WindowTask task = {memory.x,   taps, memory.y, (item.rows - 1) * pitch_ + item.columns,
-                       k_.columns, 1,    0,        0};
-    task.tap_rows = k_.rows;
-    task.row_step = pitch_;
-    task.silu = arguments_.silu;
-    double bias;
-    if (arguments_.bias) {
-        pack_.pack(
-            {arguments_.bias.data + offset[operand_bias] * storage_, &bias, 1, 1, 0, 1, 0, false});
-        task.bias = &bias;
-    }
-    table_.window[arguments_.storage == Storage::float64 ? 1 : 0].line(task);
-    char* const to = arguments_.out.data + (offset[operand_out] + item.row * out_.row_stride +
-                                            item.column * out_.column_stride) *
-                                               storage_;
-    pack_.unpack({to, memory.y, item.rows, item.columns, out_.row_stride, out_.column_stride,
-                  pitch_, streams_});
+    if (adjoining_out_) write(item, first_out, memory.y);
 }
 
 unsigned Planes::run() {
+    const std::ptrdiff_t groups = (inner_ + together_ - 1) / together_;
     const std::ptrdiff_t items =
-        checked_multiply(checked_multiply(planes_.lines, row_items_), column_items_);
+        checked_multiply(checked_multiply(planes_.lines / inner_, groups), tiles_.parts());
     const double vectors = static_cast<double>(table_.vector_bytes / compute_);
-    const double results = static_cast<double>(rows_) * static_cast<double>(columns_);
+    const Part& part = tiles_.largest();
+    const double results = static_cast<double>(together_) * static_cast<double>(part.rows) *
+                           static_cast<double>(part.columns);
     const double taps = static_cast<double>(k_.rows) * static_cast<double>(k_.columns);
     const int workers =
         workers_for(static_cast<double>(items) * results * (0.3 + taps * 0.3 / vectors), items);
@@ -230,6 +272,7 @@ unsigned Planes::run() {
     const unsigned raised =
         parallel_for(workers, items, [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
             const Memory own = memory_of(worker.index());
+            tiles_.clear(own.x);
             for (std::ptrdiff_t item = begin; item < end && worker.proceed(); ++item)
                 run_item(item_of(item), own, shared.taps);
         });

@@ -1,7 +1,8 @@
-"""Convolution of each channel with kernels of its own, natively and in one pass."""
+"""Convolution of each channel with kernels of its own, natively and in one pass; its gradients."""
 
 import math
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,98 +13,161 @@ from unitstride._einsum_run import fresh
 
 Array = NDArray[Any]
 
-_SPARSE = 4  # terms that are computed for one that counts, at the most
+_FETCHED = 16  # elements that may be brought together for each result, or as many as taps
+_COLUMNS, _ELEMENTS, _ROWS = 2048, 48 << 10, 8  # of what is brought, as in ops/plane_tiles.cpp
+_FARTHEST = 1 << 40  # places that the core takes
+_SUMS = 64  # sums at the least, so that all threads find work
+
+
+def _fetched(conv: Conv) -> float:
+    """Return the elements that are brought together for each result."""
+    stride, spread, taps, places = (
+        _pair(values, 1) for values in (conv.stride, conv.dilation, conv.taps, conv.places)
+    )
+    reach = [d * (m - 1) // s for d, m, s in zip(spread, taps, stride, strict=True)]
+    phases = math.prod(min(m, s) for m, s in zip(taps, stride, strict=True))
+    columns = min(places[1], _COLUMNS)
+    pitch = columns + reach[1]
+    rows = min(max(_ELEMENTS // (pitch * phases) - reach[0], _ROWS), places[0])
+    return phases * pitch * (rows + reach[0]) / (rows * columns)
 
 
 def takes(conv: Conv) -> bool:
-    """Say whether each channel has kernels of its own, and how it is met by them suits planes.
-
-    A dilated kernel is taken with its zeros, and of a stride every result is computed.
-    """
-    reach = [d * (m - 1) + 1 for d, m in zip(conv.dilation, conv.taps, strict=True)]
-    pads = [max(p, q) for p, q in zip(conv.before, conv.after, strict=True)]
-    computed = math.prod(reach) * math.prod(conv.stride)
+    """Say whether each channel has kernels of its own, which are not met too far apart."""
     return (
         conv.groups == conv.x.shape[1]
         and conv.x.dtype.name in ("float32", "float64", "float16", "bfloat16")
-        and computed <= _SPARSE * math.prod(conv.taps)
-        and all(pad < far for pad, far in zip(pads, reach, strict=True))
+        and conv.x.size > 0
         and 0 not in conv.shape
+        and _fetched(conv) <= max(_FETCHED, math.prod(conv.taps))
+        and max(*conv.before, *conv.after, *conv.stride, *conv.dilation) < _FARTHEST >> 20
+        and max(conv.x.shape) < _FARTHEST >> 20
     )
 
 
-def _two_axes(array: Array, axes: int) -> Array:
+def _planes(array: Array, axes: int) -> Array:
     """Return signals or kernels of one axis as planes of one row."""
     return array if axes == 2 else array[..., None, :]
 
 
-def _every(steps: tuple[int, ...]) -> Any:
-    """Return an index of the last axes that takes every so many elements."""
-    return (Ellipsis, *(slice(None, None, step) for step in steps))
+def _pair(values: tuple[int, ...], other: int) -> tuple[int, ...]:
+    return values if len(values) == 2 else (other, *values)
 
 
-def _with_zeros(w: Array, dilation: tuple[int, ...]) -> Array:
-    """Return kernels with the zeros that a dilation puts between their taps."""
-    if set(dilation) == {1}:
-        return w
-    reach = [d * (m - 1) + 1 for d, m in zip(dilation, w.shape[2:], strict=True)]
-    wide = np.zeros((*w.shape[:2], *reach), w.dtype)
-    wide[_every(dilation)] = w
-    return wide
+def _last(*places: slice) -> Any:
+    """Return an index of the last axes."""
+    return (Ellipsis, *places)
 
 
 def forward(conv: Conv, out: Array) -> None:
-    """Write the convolution and its bias into `out`, (batch, outputs, *places), contiguous."""
+    """Write the convolution and its bias into `out`, (batch, outputs, *places)."""
     axes, channels = len(conv.taps), conv.x.shape[1]
     several = conv.w.shape[0] // channels
-    w = _with_zeros(conv.w, conv.dilation)
-    taps = w.shape[2:]
-    kernel = np.flip(w, tuple(range(2, 2 + axes))).reshape(1, channels, several, *taps)
-    batch = (conv.x.shape[0], channels, several)
-    x = np.broadcast_to(conv.x[:, :, None], (*batch, *conv.x.shape[2:]))
-    start = [m - 1 - p for m, p in zip(taps, conv.before, strict=True)]
-    ends = [
-        n + p + q - m + 1
-        for n, p, q, m in zip(conv.x.shape[2:], conv.before, conv.after, taps, strict=True)
-    ]
-    target = whole = out.reshape(*batch, *conv.places)
-    if tuple(ends) != conv.places:
-        whole = fresh((*batch, *ends), out.dtype)
-    bias = None
-    if conv.bias is not None:
-        bias = np.broadcast_to(conv.bias.reshape(1, channels, several), batch)
+    x, target = conv.x, out
+    lead: tuple[int, ...] = (1, channels)
+    if several > 1:
+        x, lead = x[:, :, None], (1, channels, several)
+        target = out.reshape(out.shape[0], channels, several, *conv.places)
+    kernel = conv.w.reshape(*lead, *conv.taps)[_last(*[slice(None, None, -1)] * axes)]
+    start = tuple(
+        d * (m - 1) - p for d, m, p in zip(conv.dilation, conv.taps, conv.before, strict=True)
+    )
     _backend.run(
         "convolve_planes",
-        _two_axes(x, axes),
-        _two_axes(np.broadcast_to(kernel, (*batch, *taps)), axes),
-        _two_axes(whole, axes),
-        tuple([0] * (2 - axes) + start),
+        _planes(x, axes),
+        _planes(kernel, axes),
+        _planes(target, axes),
+        _pair(start, 0),
         0,
-        bias,
+        None if conv.bias is None else conv.bias.reshape(lead),
         False,
+        _pair(conv.stride, 1),
+        _pair(conv.dilation, 1),
     )
-    if whole is not target:
-        target[...] = whole[_every(conv.stride)]
 
 
-def gives_input_gradient(conv: Conv) -> bool:
-    """Say whether the gradient of x is such a convolution itself."""
-    return takes(conv) and conv.w.shape[0] == conv.x.shape[1] and set(conv.stride) == {1}
+def writes_into(conv: Conv, out: Array) -> bool:
+    """Say whether `forward` takes this array."""
+    return out.flags.c_contiguous or (takes(conv) and conv.w.shape[0] == conv.x.shape[1])
+
+
+class _Class(NamedTuple):
+    """Elements of x along an axis that meet the same taps: every stride-th of them."""
+
+    chosen: slice  # of x
+    taps: slice
+    start: int  # the result that the first of them meets with the first of the taps
+    spread: int  # results from tap to tap
+
+
+def _classes(conv: Conv, axis: int) -> list[_Class]:
+    """Return the classes of an axis: element i meets result o and tap p where i + pad = s o + d p.
+
+    These taps are s / g apart, g the greatest common divisor of s and d, and their results d / g.
+    """
+    step, spread, taps = conv.stride[axis], conv.dilation[axis], conv.taps[axis]
+    pad, length = conv.before[axis], conv.x.shape[2 + axis]
+    shared = math.gcd(step, spread)
+    found = []
+    for first in range(min(step, length)):
+        nearest = range(min(step // shared, taps))
+        tap = next((p for p in nearest if (first + pad - p * spread) % step == 0), taps)
+        found.append(
+            _Class(
+                slice(first, None, step),
+                slice(tap, None, step // shared),
+                (first + pad - tap * spread) // step,
+                spread // shared,
+            )
+        )
+    return found
 
 
 def input_gradient(conv: Conv, cotangent: Array) -> Array:
-    """Return the gradient of x: the cotangent under the kernel turned round."""
+    """Return the gradient of x: for each class of elements, the cotangent under its taps."""
     axes = len(conv.taps)
     result = fresh(conv.x.shape, conv.x.dtype)
-    kernel = _with_zeros(conv.w, conv.dilation)[:, 0]
-    _backend.run(
-        "convolve_planes",
-        _two_axes(cotangent, axes),
-        _two_axes(np.broadcast_to(kernel, (*cotangent.shape[:2], *kernel.shape[1:])), axes),
-        _two_axes(result, axes),
-        tuple([0] * (2 - axes) + list(conv.before)),
-        0,
-        None,
-        False,
-    )
+    kernel = conv.w.reshape(1, conv.w.shape[0], *conv.taps)
+    for chosen in product(*(_classes(conv, axis) for axis in range(axes))):
+        part = result[_last(*(own.chosen for own in chosen))]
+        taps = kernel[_last(*(own.taps for own in chosen))]
+        if taps.size == 0:
+            part[...] = 0
+            continue
+        _backend.run(
+            "convolve_planes",
+            _planes(cotangent, axes),
+            _planes(taps, axes),
+            _planes(part, axes),
+            _pair(tuple(own.start for own in chosen), 0),
+            0,
+            None,
+            False,
+            (1, 1),
+            _pair(tuple(own.spread for own in chosen), 1),
+        )
     return result
+
+
+def other_gradients(conv: Conv, cotangent: Array) -> tuple[Array, Array]:
+    """Return the gradients of w and of a bias."""
+    axes, channels = len(conv.taps), conv.x.shape[1]
+    several = conv.w.shape[0] // channels
+    x, slopes = conv.x, cotangent
+    if several > 1:
+        x = x[:, :, None]
+        slopes = cotangent.reshape(len(x), channels, several, *conv.places)
+    chunks = max(1, -(-_SUMS // conv.w.shape[0]))
+    sums = np.empty((chunks, conv.w.shape[0], math.prod(conv.taps) + 1))
+    _backend.run(
+        "convolution_products",
+        _planes(x, axes),
+        _planes(slopes, axes),
+        sums,
+        _pair(tuple(-p for p in conv.before), 0),
+        _pair(conv.stride, 1),
+        _pair(conv.dilation, 1),
+        _pair(conv.taps, 1),
+    )
+    total = sums.sum(axis=0).astype(conv.x.dtype)
+    return np.ascontiguousarray(total[:, :-1]).reshape(conv.w.shape), total[:, -1].copy()

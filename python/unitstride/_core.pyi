@@ -115,6 +115,19 @@ def convolve_planes(
     boundary: int,
     bias: _Array | None,
     silu: bool,
+    step: tuple[int, int] = ...,
+    spread: tuple[int, int] = ...,
+) -> int: ...
+
+# Gradients of the taps of planes and the sums of slopes, (chunks, planes, taps + 1).
+def convolution_products(
+    x: _Array,
+    slopes: _Array,
+    sums: _Array,
+    begin: tuple[int, int],
+    step: tuple[int, int],
+    spread: tuple[int, int],
+    taps: tuple[int, int],
 ) -> int: ...
 
 # The smallest of the outputs' largest terms over the largest, of the worst line.

@@ -246,3 +246,7 @@ class Native:
     def convolve_planes(self, x: Array, k: Array, out: Array, *options: Any) -> int:
         """Run the direct convolution along the last two axes."""
         return _native_convolution.convolve_planes(self._core, x, k, out, *options)
+
+    def convolution_products(self, x: Array, slopes: Array, sums: Array, *options: Any) -> int:
+        """Run the gradients of the taps of planes."""
+        return _native_convolution.convolution_products(self._core, x, slopes, sums, *options)

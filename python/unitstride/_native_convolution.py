@@ -14,10 +14,12 @@ from unitstride._einsum_run import fresh
 from unitstride._reference.planes import status_of
 
 Array = NDArray[Any]
+Pair = tuple[int, int]  # one number for rows, one for columns
 
 _REAL = ("float32", "float64", "float16", "bfloat16")
 _COMPLEX = ("complex64", "complex128")
 _NOT_FINITE = -1  # the core's status for results that are not
+_MANY_PLANES, _MOST_AXES = 4, 5  # that are read at a time, and of their arrays
 _CACHED_BYTES = 1 << 18  # lines of smaller arrays need not be brought together
 
 
@@ -91,21 +93,29 @@ def convolve_planes(
     x: Array,
     k: Array,
     out: Array,
-    start: tuple[int, int],
+    start: Pair,
     boundary: int,
     bias: Array | None,
     silu: bool,
+    step: Pair = (1, 1),
+    spread: Pair = (1, 1),
 ) -> int:
-    """Run the direct convolution along the last two axes, as `convolve`."""
+    """Run the direct convolution along the last two axes, as `convolve`.
+
+    Axes of `x`, `k` and `bias` but the last two of the former may have length one instead.
+    """
     real = out.dtype.name in _REAL
     if not (real or out.dtype.name in _COMPLEX) or not np.isfinite(k).all():
-        return _reference.convolve_planes(x, k, out, start, boundary, bias, silu)
+        return _reference.convolve_planes(x, k, out, start, boundary, bias, silu, step, spread)
     if not real:
         status = _convolve_parts(core.convolve_planes, x, k, out, start, boundary, None, False)
         return status_of(out, x, k) if status else 0
-    # Planes whose rows are not contiguous are read as they lie; others that lie among one another,
-    # as channels last do, are brought together.
-    lines, target = together(core, x, x.ndim - 1), host_for(out, out.ndim - 1)
+    # Planes that lie among one another, as channels last do, are read and written several at a
+    # time; others of such strides are brought together.
+    channel = _adjoining(x) if boundary == 0 else None
+    lines = x if channel is not None else together(core, x, x.ndim - 1)
+    is_like = channel is not None and out.strides[channel] == out.itemsize
+    target = out if is_like else host_for(out, out.ndim - 1)
     status = core.convolve_planes(
         storage_view(lines),
         storage_view(k),
@@ -114,10 +124,44 @@ def convolve_planes(
         boundary,
         storage_view(bias),
         silu,
+        step,
+        spread,
     )
     if target is not out:
         _copy(core, target, out)
     return status_of(out, x, k) if status else 0
+
+
+def convolution_products(
+    core: ModuleType,
+    x: Array,
+    slopes: Array,
+    sums: Array,
+    begin: Pair,
+    step: Pair,
+    spread: Pair,
+    taps: Pair,
+) -> int:
+    """Run the gradients of the taps of planes; `x` and `slopes` as in `convolve_planes`."""
+    channel = _adjoining(x)
+    lines = x if channel is not None else together(core, x, x.ndim - 1)
+    is_like = channel is not None and slopes.strides[channel] == slopes.itemsize
+    own = slopes if is_like else together(core, slopes, slopes.ndim - 1)
+    status = core.convolution_products(
+        storage_view(lines), storage_view(own), sums, begin, step, spread, taps
+    )
+    return status_of(sums, x, slopes) if status else 0
+
+
+def _adjoining(array: Array) -> int | None:
+    """Return the axis of planes whose elements adjoin, if there is one and they can be told."""
+    if array.strides[-1] == array.itemsize or array.shape[-1] == 1:
+        return None
+    *axes, _, _ = zip(array.shape, array.strides, strict=True)
+    if any(step == 0 for length, step in axes if length > 1) or array.ndim > _MOST_AXES:
+        return None
+    found = [a for a, (n, step) in enumerate(axes) if n >= _MANY_PLANES and step == array.itemsize]
+    return found[0] if found else None
 
 
 def together(core: ModuleType, array: Array, axis: int) -> Array:

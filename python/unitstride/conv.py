@@ -26,9 +26,9 @@ def _run(function: str, conv: Conv, out: Array | None) -> Array:
     safe = out is not None and _outputs.can_write_into(
         out, conv.x.dtype, (), (conv.x, conv.w, conv.bias)
     )
-    if target is None or not safe or not target.flags.c_contiguous:
+    if target is None or not safe or not _conv_planes.writes_into(conv, target):
         target = _outputs.fresh(np.empty(0, conv.x.dtype).reshape((0,) * len(shape)), shape)
-    full = target.reshape(conv.shape)
+    full = target if conv.batched else target[None]
     if _conv_planes.takes(conv):
         _conv_planes.forward(conv, full)
     else:
@@ -43,12 +43,20 @@ def _gradients(function: str, conv: Conv, cotangent: ArrayLike) -> tuple[Array, 
     slope = _arguments.as_array(function, "cotangent", cotangent)
     shape = conv.shape if conv.batched else conv.shape[1:]
     _arguments.check_shape(function, "cotangent", slope, shape)
-    slope = np.ascontiguousarray(slope, conv.x.dtype).reshape(conv.shape)
-    by_planes = _conv_planes.gives_input_gradient(conv)
-    d_x = (_conv_planes if by_planes else _conv_windows).input_gradient(conv, slope)
-    d_w = _conv_windows.weight_gradient(conv, slope)
-    wide = np.float64 if conv.x.dtype == np.float64 else np.float32
-    d_bias = slope.sum(axis=(0, *range(2, slope.ndim)), dtype=wide).astype(conv.x.dtype)
+    slope = slope.astype(conv.x.dtype, copy=False)
+    slope = slope if conv.batched else slope[None]
+    own_kernels = _conv_planes.takes(conv)
+    if own_kernels and len(conv.w) == conv.x.shape[1]:
+        d_x = _conv_planes.input_gradient(conv, slope)
+    else:
+        slope = np.ascontiguousarray(slope)
+        d_x = _conv_windows.input_gradient(conv, slope)
+    if own_kernels:
+        d_w, d_bias = _conv_planes.other_gradients(conv, slope)
+    else:
+        d_w = _conv_windows.weight_gradient(conv, slope)
+        wide = np.float64 if conv.x.dtype == np.float64 else np.float32
+        d_bias = slope.sum(axis=(0, *range(2, slope.ndim)), dtype=wide).astype(conv.x.dtype)
     return (d_x if conv.batched else d_x[0]), d_w, d_bias
 
 

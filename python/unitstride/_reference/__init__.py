@@ -8,7 +8,7 @@ from unitstride._reference.attention import attention, attention_status
 from unitstride._reference.attention_vjp import attention_vjp, attention_vjp_status
 from unitstride._reference.contract import contract
 from unitstride._reference.convolution import convolve, convolve_fft
-from unitstride._reference.planes import convolve_planes
+from unitstride._reference.planes import convolution_products, convolve_planes
 from unitstride._reference.softmax import (
     log_softmax,
     log_softmax_vjp,
@@ -24,6 +24,7 @@ __all__ = [
     "attention_vjp",
     "attention_vjp_status",
     "contract",
+    "convolution_products",
     "convolve",
     "convolve_fft",
     "convolve_planes",
