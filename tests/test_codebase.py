@@ -30,7 +30,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)
 
 
 def sources(folder: str) -> list[Path]:
-    return sorted([*(CPP / folder).glob("*.[ch]pp")])
+    return sorted((CPP / folder).rglob("*.[ch]pp"))
 
 
 @pytest.mark.parametrize("folder", BELOW)
@@ -79,7 +79,7 @@ def test_kernel_code_lives_in_the_namespace_of_its_level(folder: str) -> None:
 
 
 def test_threads_are_in_one_place() -> None:
-    for path in sorted(CPP.glob("*/*.[ch]pp")):
+    for path in sorted(CPP.rglob("*.[ch]pp")):
         if path.parent.name == "tests" or path.stem == "parallel":
             continue
         text = path.read_text()
@@ -96,7 +96,7 @@ def test_only_one_header_touches_arrays() -> None:
         assert not re.search(r"\.(mutable_)?(unchecked|request)\b", path.read_text()), path.name
 
 
-@pytest.mark.parametrize("path", sorted(CPP.glob("*/*.[ch]pp")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CPP.rglob("*.[ch]pp")), ids=lambda path: path.name)
 def test_files_are_short_and_say_what_they_are_for(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400
@@ -104,7 +104,7 @@ def test_files_are_short_and_say_what_they_are_for(path: Path) -> None:
 
 
 def test_headers_are_included_once_only() -> None:
-    for path in CPP.glob("*/*.hpp"):
+    for path in CPP.rglob("*.hpp"):
         assert "#pragma once" in path.read_text(), path.name
 
 

@@ -20,6 +20,12 @@ extern const KernelTable table;
 }
 #endif
 
+#if defined(UNITSTRIDE_HAS_amx)
+namespace amx {
+extern const KernelTable table;
+}
+#endif
+
 namespace {
 
 struct Level {
@@ -34,6 +40,9 @@ constexpr Level levels[] = {
 #endif
 #if defined(UNITSTRIDE_HAS_avx512)
     {&avx512::table, [] { return cpu_runs_avx512(); }},
+#endif
+#if defined(UNITSTRIDE_HAS_amx)
+    {&amx::table, [] { return cpu_runs_amx(); }},
 #endif
 };
 

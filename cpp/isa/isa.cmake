@@ -12,10 +12,10 @@ function(unitstride_defaults target)
                                              VISIBILITY_INLINES_HIDDEN ON)
 endfunction()
 
-# Compiles the kernels once more, as instruction set `isa` with the flags that follow, into `target`. See
+# Compiles `sources` once more, as instruction set `isa` with the flags that follow, into `target`. See
 # docs/design.md on why each set is an object library without LTO, precompiled headers or unity builds.
-function(unitstride_add_isa target isa)
-  add_library(kernels_${isa} OBJECT ${kernel_sources})
+function(unitstride_add_isa target isa sources)
+  add_library(kernels_${isa} OBJECT ${sources})
   unitstride_defaults(kernels_${isa})
   target_compile_options(kernels_${isa} PRIVATE ${ARGN} -Wno-psabi -Wno-uninitialized -Wno-maybe-uninitialized) # GCC 12 warns inside its own AVX-512 headers
   target_compile_definitions(kernels_${isa} PRIVATE UNITSTRIDE_ISA=${isa})

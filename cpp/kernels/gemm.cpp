@@ -10,44 +10,12 @@
 #include <utility>
 
 #include "kernels/gemm_tile.hpp"
+#include "kernels/gemm_write.hpp"
 #include "kernels/table.hpp"
 #include "simd/storage.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
-
-template <class T>
-inline T updated(T sum, T alpha, T beta, const T* old) noexcept {
-    return beta == T(0) ? alpha * sum : alpha * sum + beta * load_scalar(old);
-}
-
-// A tile of bare sums to columns that are not contiguous.
-template <class T>
-void scatter_tile(const SweepTask& task, const PanelColumns& panel, const T* sums) noexcept {
-    const T alpha = static_cast<T>(task.alpha), beta = static_cast<T>(task.beta);
-    const Vec<T> alphas = splat(alpha), betas = splat(beta);
-    for (size r = 0; r < task.rows; ++r, sums += tile_columns<T>) {
-        T* row = static_cast<T*>(task.c) + task.row_offset[r];
-        const T* sum = sums;
-        for (size p = 0; p < panel.count; sum += panel.runs[p].count, ++p) {
-            const Run& run = panel.runs[p];
-            T* to = row + run.offset;
-            if (run.step != 1) {
-                for (size i = 0; i < run.count; ++i)
-                    store_scalar(to + i * run.step,
-                                 updated(sum[i], alpha, beta, to + i * run.step));
-                continue;
-            }
-            for (size i = 0; i < run.count; i += lanes<T>) {
-                const size now = run.count - i < lanes<T> ? run.count - i : lanes<T>;
-                const Vec<T> scaled = alphas * load_first(sum + i, now, T(0));
-                const Vec<T> result =
-                    beta == T(0) ? scaled : scaled + betas * load_first(to + i, now, T(0));
-                store_first(to + i, result, now);
-            }
-        }
-    }
-}
 
 // (re, im) pairs of one half of the lanes of two vectors.
 template <class T, size first, std::size_t... lane>
@@ -118,29 +86,6 @@ void scatter_complex_tile(const SweepTask& task, const PanelColumns& panel,
     }
 }
 
-// Fetches what is read next into the second-level cache, a few lines with each tile.
-class Fetching {
-  public:
-    Fetching(const Ahead& ahead, size tiles) noexcept
-        : ahead_(ahead),
-          lines_((ahead.bytes + 63) / 64),
-          each_((lines_ * ahead.count + tiles - 1) / tiles) {}
-    void some() noexcept {
-        for (size i = 0; i < each_ && stretch_ < ahead_.count; ++i) {
-            __builtin_prefetch(ahead_.memory + stretch_ * ahead_.step + line_ * 64, 0, 2);
-            if (++line_ == lines_) ++stretch_, line_ = 0;
-        }
-    }
-
-  private:
-    const Ahead& ahead_;
-    size lines_, each_, stretch_ = 0, line_ = 0;
-};
-
-// From the first to the last byte of a row of the tile, which begins anywhere in a cache line.
-template <class Stored, class T>
-constexpr size tile_bytes_of_c = tile_columns<T> * static_cast<size>(sizeof(Stored)) - 1;
-
 template <class T, bool is_complex>
 void sweep(const SweepTask& task) noexcept {
     using Stored = std::conditional_t<is_complex, Complex<T>, T>;
@@ -162,13 +107,7 @@ void sweep(const SweepTask& task) noexcept {
         const bool direct = !is_complex && panel.count == 1 && panel.runs[0].step == 1;
         target.c = static_cast<T*>(task.c) + panel.runs[0].offset;
         target.buffer = direct ? nullptr : buffer;
-        for (size r = 0; r < task.rows; ++r) {
-            const Stored* row =
-                static_cast<const Stored*>(task.c) + task.row_offset[r] + panel.runs[0].offset;
-#pragma GCC unroll 5
-            for (size line = 0; line < tile_bytes_of_c<Stored, T> + 64; line += 64)
-                __builtin_prefetch(reinterpret_cast<const char*>(row) + line, 1, 2);
-        }
+        prefetch_rows<Stored, tile_columns<T>>(task, panel.runs[0].offset);
         fetching.some();
         const size vectors = target.columns > lanes<T> ? 2 : 1;
         tile_function<T>(task.rows * parts, vectors, Rows{})(a, b, task.depth * parts, target);
@@ -176,7 +115,7 @@ void sweep(const SweepTask& task) noexcept {
         if constexpr (is_complex) {
             scatter_complex_tile(task, panel, buffer);
         } else {
-            scatter_tile(task, panel, buffer);
+            scatter_tile<T, tile_columns<T>>(task, panel, buffer);
         }
     }
 }
@@ -223,10 +162,13 @@ constexpr GemmKernels kernels_of = {
     .rows = tile_rows,
     .columns = tile_columns<Compute<S>>,
     .block_depth = sizeof(Compute<S>) == 4 ? 320 : 192,
+    .short_depth = 128,
+    .depth_unit = 1,
     .block_columns = 1024,
     .block_rows = 4 * tile_rows,
     .a_panel_bytes = tile_rows * static_cast<size>(sizeof(Compute<S>)),
     .b_panel_bytes = tile_columns<Compute<S>> * static_cast<size>(sizeof(Compute<S>)),
+    .sums_per_column = 0,
     .sweep = sweep<Compute<S>, false>,
     .round = rounding<S>(),
 };
@@ -236,10 +178,13 @@ constexpr GemmKernels complex_kernels_of = {
     .rows = tile_rows / 2,
     .columns = tile_columns<T>,
     .block_depth = kernels_of<T>.block_depth / 2,
+    .short_depth = 128,
+    .depth_unit = 1,
     .block_columns = kernels_of<T>.block_columns,
     .block_rows = 4 * tile_rows,
     .a_panel_bytes = 2 * kernels_of<T>.a_panel_bytes,
     .b_panel_bytes = 2 * kernels_of<T>.b_panel_bytes,
+    .sums_per_column = 0,
     .sweep = sweep<T, true>,
     .round = nullptr,
 };

@@ -27,6 +27,7 @@ struct PanelTask {
     std::ptrdiff_t across_runs;
     const Run* along;
     std::ptrdiff_t along_runs;
+    bool* refused;  // set where an element has no place in the panel's format
 };
 
 // The columns of C that belong to one panel of B.
@@ -52,6 +53,7 @@ struct SweepTask {
     double alpha, beta;            // beta == 0: C is not read
     double alpha_imag, beta_imag;  // complex C only
     Ahead ahead;
+    float* sums;  // [columns][sums_per_column], memory of the thread's own
 };
 
 // Sums that were kept wider than C, [rows] lines `stride` apart, rounded into C once.
@@ -71,9 +73,12 @@ struct RoundTask {
 struct GemmKernels {
     std::ptrdiff_t rows, columns;  // of the register tile, in elements of C
     std::ptrdiff_t block_depth;    // longest stretch of the summed index in one panel
+    std::ptrdiff_t short_depth;    // sums up to this length are not cut
+    std::ptrdiff_t depth_unit;     // panels are filled up with zeros to a multiple of this
     std::ptrdiff_t block_columns;  // columns of B that are packed at a time
     std::ptrdiff_t block_rows;     // rows of A that a thread takes at a time
     std::ptrdiff_t a_panel_bytes, b_panel_bytes;  // per step of the summed index
+    std::ptrdiff_t sums_per_column;               // kept between stretches of the summed index
     void (*sweep)(const SweepTask&) noexcept;
     // 16-bit types: `sweep` writes float, this rounds it.
     void (*round)(const RoundTask&) noexcept;
@@ -82,6 +87,13 @@ struct GemmKernels {
 struct GemmPackers {
     void (*rows)(const PanelTask&) noexcept;
     void (*columns)(const PanelTask&) noexcept;
+};
+
+// Units that multiply matrices of bfloat16 whole. Their panels hold each element as a sum of such
+// parts, and refuse elements that are not one: infinities, NaN, and what is very large or small.
+struct MatrixUnit {
+    GemmKernels kernels;
+    GemmPackers packers;
 };
 
 // Products of matrices as they lie in memory, `batches` of them: columns of B and C are contiguous,

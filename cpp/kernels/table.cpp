@@ -35,6 +35,7 @@ extern constinit const KernelTable table = {
     .probe = &probe_kernels,
     .gemm = gemm_kernels,
     .gemm_packers = gemm_packers,
+    .matrix_unit = nullptr,
     .direct = direct_kernels,
     .stream = stream_kernels,
     .complex_stream = complex_stream_kernels,

@@ -38,6 +38,7 @@ struct KernelTable {
     const ProbeKernels* probe;
     const GemmKernels* gemm;                         // [element_count]
     const GemmPackers* gemm_packers;                 // [element_count]
+    const MatrixUnit* matrix_unit;  // [element_count], without kernels where it has none; or null
     const DirectKernels* direct;                     // float, double
     const StreamKernels* stream;                     // float, double
     const ComplexStreamKernels* complex_stream;      // of float, of double

@@ -19,106 +19,57 @@
 #include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/contract_forms.hpp"
+#include "ops/gemm_blocks.hpp"
 
 namespace unitstride {
 namespace {
 
 using Count = std::atomic<std::ptrdiff_t>;
 
-std::ptrdiff_t blocks_of(std::ptrdiff_t total, std::ptrdiff_t block) {
-    return (total + block - 1) / block;
-}
-
-// Sums longer than this are cut into blocks: the error of one chain of additions grows with the
-// root of its length.
-constexpr std::ptrdiff_t short_depth = 128;
-
-// Blocks of equal length, so that no short one is left at the end.
-std::ptrdiff_t even_block(std::ptrdiff_t total, std::ptrdiff_t block, std::ptrdiff_t multiple) {
-    return std::min(total, round_up(blocks_of(total, blocks_of(total, block)), multiple));
-}
-
-std::ptrdiff_t depth_of_blocks(std::ptrdiff_t depth, std::ptrdiff_t longest) {
-    if (depth <= short_depth) return std::max<std::ptrdiff_t>(depth, 1);
-    return even_block(depth, std::min(longest, blocks_of(depth, 2)), 16);
-}
-
-// One block of B times all rows of A.
-struct Phase {
-    std::ptrdiff_t batch, row, column, columns, depth, depths;
-    bool first, last;  // of the blocks that are summed into the same elements of C
-};
-
 class Gemm {
   public:
-    explicit Gemm(const ContractPlan& plan)
-        : plan_(plan),
-          kernels_(kernels().gemm[static_cast<int>(plan.element_c)]),
-          packers_(kernels().gemm_packers[static_cast<int>(plan.element_c)]),
-          columns_(even_block(plan.column_count, kernels_.block_columns, kernels_.columns)),
-          depth_(depth_of_blocks(plan.depth_count, kernels_.block_depth)),
-          rows_(even_block(plan.row_count, kernels_.block_rows, kernels_.rows)),
-          band_rows_(kernels_.round ? std::min(rounded_rows / rows_ * rows_, plan.row_count)
-                                    : plan.row_count),
-          bands_(blocks_of(plan.row_count, band_rows_)),
-          column_blocks_(blocks_of(plan.column_count, columns_)),
-          depth_blocks_(std::max<std::ptrdiff_t>(blocks_of(plan.depth_count, depth_), 1)),
-          row_tasks_(blocks_of(band_rows_, rows_)),
-          packs_rows_(ends_contiguous(plan.columns, operand_b)),
-          pack_tasks_(packs_rows_ ? blocks_of(depth_, pack_depth)
-                                  : blocks_of(columns_, kernels_.columns * pack_panels)),
-          phases_(checked_multiply(checked_multiply(plan.batches, bands_),
-                                   checked_multiply(column_blocks_, depth_blocks_))) {}
+    Gemm(const ContractPlan& plan, const GemmKernels& kernels, const GemmPackers& packers)
+        : plan_(plan), kernels_(kernels), packers_(packers), blocks_(plan, kernels) {}
 
-    unsigned run() { return small_batches() || few_rows() ? run_groups() : run_phases(); }
+    unsigned run() { return blocks_.in_groups ? run_groups() : run_phases(); }
+    // Whether an element had no place in a panel: C is not what was asked for.
+    bool refused() const noexcept { return refused_.load(std::memory_order_relaxed); }
 
   private:
-    // Products that are too small for several threads, but many.
-    bool small_batches() const noexcept {
-        return plan_.batches > 1 &&
-               plan_.operations() / static_cast<double>(plan_.batches) < shared_from;
-    }
-
-    // Too few blocks of rows for threads to share a block of columns evenly, but enough of those.
-    bool few_rows() const noexcept {
-        const std::ptrdiff_t threads = threads_in_effect();
-        return threads > 1 && row_tasks_ < 4 * threads && groups() >= 4 * threads;
-    }
-
-    // Blocks of columns (of a band, of a batch): all that is summed into the same elements of C.
-    std::ptrdiff_t groups() const noexcept { return phases_ / depth_blocks_; }
-
     // Each thread packs and multiplies groups of its own.
     unsigned run_groups() {
         const int workers =
-            workers_for(plan_.operations() / multiply_adds_per_nanosecond, groups());
+            workers_for(plan_.operations() / multiply_adds_per_nanosecond, blocks_.groups());
         Carver sizes(nullptr);
         carve_shared(sizes);
         Own unused;
         carve_own(sizes, unused);
         const Scratch scratch(sizes.used(), workers);
-        const std::ptrdiff_t phases = depth_blocks_;
-        return parallel_for(
-            workers, groups(), [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
-                Carver carver(scratch.of_worker(worker.index()));
-                const Shared shared = carve_shared(carver);
-                Own own;
-                carve_own(carver, own);
-                own.sums = shared.sums;
-                for (std::ptrdiff_t p = begin * phases; p < end * phases && worker.proceed(); ++p) {
-                    const Phase phase = phase_of(p);
-                    for (std::ptrdiff_t task = 0; task < pack_tasks_; ++task)
-                        pack_columns(own, phase, task, shared.packed[0]);
-                    for (std::ptrdiff_t task = 0; task < row_tasks_; ++task)
-                        multiply_rows(own, phase, task, shared.packed[0]);
-                }
-            });
+        const std::ptrdiff_t phases = blocks_.depth_blocks;
+        return parallel_for(workers, blocks_.groups(),
+                            [&](Worker& worker, std::ptrdiff_t begin, std::ptrdiff_t end) {
+                                Carver carver(scratch.of_worker(worker.index()));
+                                const Shared shared = carve_shared(carver);
+                                Own own;
+                                carve_own(carver, own);
+                                own.kept_rows = shared.kept_rows;
+                                if (blocks_.depth_blocks > 1) own.sums = shared.sums;
+                                for (std::ptrdiff_t p = begin * phases;
+                                     p < end * phases && proceed(worker); ++p) {
+                                    const Phase phase = blocks_.phase(p);
+                                    for (std::ptrdiff_t task = 0; task < blocks_.pack_tasks; ++task)
+                                        pack_columns(own, phase, task, shared.packed[0]);
+                                    for (std::ptrdiff_t task = 0; task < blocks_.row_tasks; ++task)
+                                        multiply_rows(own, phase, task, shared.packed[0]);
+                                }
+                            });
     }
 
     unsigned run_phases() {
-        const std::ptrdiff_t items = checked_multiply(phases_, pack_tasks_ + row_tasks_);
+        const std::ptrdiff_t items =
+            checked_multiply(blocks_.phases, blocks_.pack_tasks + blocks_.row_tasks);
         const int workers =
-            workers_for(plan_.operations() / multiply_adds_per_nanosecond, row_tasks_);
+            workers_for(plan_.operations() / multiply_adds_per_nanosecond, blocks_.row_tasks);
         Carver sizes(nullptr);
         carve_shared(sizes);
         Carver own_sizes(nullptr);
@@ -128,13 +79,15 @@ class Gemm {
         const Scratch scratch(checked_add(sizes.used(), checked_multiply(own_bytes, workers)), 1);
         Carver memory(scratch.of_worker(0));
         shared_ = carve_shared(memory);
-        for (std::ptrdiff_t task = 0; task < row_tasks_; ++task) new (shared_.done + task) Count(0);
+        for (std::ptrdiff_t task = 0; task < blocks_.row_tasks; ++task)
+            new (shared_.done + task) Count(0);
         char* const own_memory = scratch.of_worker(0) + memory.used();
         return parallel_for(workers, workers, [&](Worker& worker, std::ptrdiff_t, std::ptrdiff_t) {
             Own own;
             Carver carver(own_memory + worker.index() * own_bytes);
             carve_own(carver, own);
-            own.sums = shared_.sums;
+            own.kept_rows = shared_.kept_rows;
+            if (blocks_.depth_blocks > 1) own.sums = shared_.sums;
             for (std::ptrdiff_t item; (item = next_.fetch_add(1)) < items;)
                 if (!do_item(worker, own, item)) return;
         });
@@ -143,19 +96,18 @@ class Gemm {
     // What the threads of a call have in common.
     struct Shared {
         char* packed[2];
+        char* kept_rows;
         Count* done;  // phases that each block of rows has been through
         float* sums;  // of 16-bit types
     };
 
     static constexpr double multiply_adds_per_nanosecond = 50;
-    static constexpr double shared_from = 1 << 21;  // multiply-adds that threads share
-    // One packing task: so many steps of the depth, or so many panels of B.
-    static constexpr std::ptrdiff_t pack_depth = 32, pack_panels = 4;
-    static constexpr std::ptrdiff_t rounded_rows = 1024;  // sums of so many are kept in float
 
     // What each thread has for itself.
     struct Own {
         char* panel;  // of A
+        char* kept_rows = nullptr;
+        std::ptrdiff_t kept_band = -1, kept_at_column = 0;  // where they were packed
         std::ptrdiff_t* row_offset;
         Run* across;
         Run* along_a;
@@ -164,6 +116,7 @@ class Gemm {
         Run* column_runs;
         PanelColumns* panels;
         float* sums;
+        float* waiting_sums;  // of the sweep
         std::ptrdiff_t* sum_offset;
         Run* sum_runs;
         PanelColumns* sum_panels;
@@ -172,71 +125,63 @@ class Gemm {
 
     Shared carve_shared(Carver& carver) const {
         Shared shared;
-        for (char*& packed : shared.packed)
-            packed = carver.take<char>(checked_multiply(
-                checked_multiply(blocks_of(columns_, kernels_.columns), kernels_.b_panel_bytes),
-                depth_));
-        shared.done = carver.take<Count>(row_tasks_);
-        shared.sums =
-            carver.take<float>(kernels_.round ? checked_multiply(band_rows_, columns_) : 0);
+        for (char*& packed : shared.packed) packed = carver.take<char>(blocks_.packed_bytes());
+        shared.kept_rows = carver.take<char>(blocks_.kept_bytes());
+        shared.done = carver.take<Count>(blocks_.row_tasks);
+        shared.sums = carver.take<float>(blocks_.shared_sums());
         return shared;
     }
     void carve_own(Carver& carver, Own& own) const {
-        own.panel = carver.take<char>(kernels_.a_panel_bytes * depth_);
+        own.panel = carver.take<char>(blocks_.panel_bytes());
+        own.waiting_sums = carver.take<float>(round_up(blocks_.columns, kernels_.columns) *
+                                              kernels_.sums_per_column);
         own.row_offset = carver.take<std::ptrdiff_t>(kernels_.rows);
-        own.across = carver.take<Run>(std::max(kernels_.rows, most_runs(plan_.columns, columns_)));
-        own.along_a = carver.take<Run>(most_runs(plan_.depth, depth_));
-        own.along_b = carver.take<Run>(most_runs(plan_.depth, depth_));
-        const std::ptrdiff_t panels = blocks_of(columns_, kernels_.columns);
-        own.column_runs = carver.take<Run>(panels + most_runs(plan_.columns, columns_) * 2);
+        own.across =
+            carver.take<Run>(std::max(kernels_.rows, most_runs(plan_.columns, blocks_.columns)));
+        own.along_a = carver.take<Run>(most_runs(plan_.depth, blocks_.depth));
+        own.along_b = carver.take<Run>(most_runs(plan_.depth, blocks_.depth));
+        const std::ptrdiff_t panels = blocks_of(blocks_.columns, kernels_.columns);
+        own.column_runs = carver.take<Run>(panels + most_runs(plan_.columns, blocks_.columns) * 2);
         own.panels = carver.take<PanelColumns>(panels);
+        own.sums = carver.take<float>(blocks_.own_sums());
         own.sum_offset = carver.take<std::ptrdiff_t>(kernels_.rows);
         own.sum_runs = carver.take<Run>(panels);
         own.sum_panels = carver.take<PanelColumns>(panels);
     }
 
-    Phase phase_of(std::ptrdiff_t index) const noexcept {
-        Phase phase;
-        const std::ptrdiff_t depth = index % depth_blocks_;
-        index /= depth_blocks_;
-        phase.column = index % column_blocks_ * columns_;
-        index /= column_blocks_;
-        phase.row = index % bands_ * band_rows_;
-        phase.batch = index / bands_;
-        phase.columns = std::min(columns_, plan_.column_count - phase.column);
-        phase.depth = depth * depth_;
-        phase.depths = std::min(depth_, plan_.depth_count - phase.depth);
-        phase.first = depth == 0;
-        phase.last = depth == depth_blocks_ - 1;
-        return phase;
-    }
-
     bool do_item(Worker& worker, Own& own, std::ptrdiff_t item) {
-        const std::ptrdiff_t tasks = pack_tasks_ + row_tasks_;
+        const std::ptrdiff_t tasks = blocks_.pack_tasks + blocks_.row_tasks;
         const std::ptrdiff_t index = item / tasks, task = item % tasks, use = index / 2;
-        const Phase phase = phase_of(index);
+        const Phase phase = blocks_.phase(index);
         Count& packed = packed_count_[index % 2];
         Count& multiplied = multiplied_count_[index % 2];
-        if (task < pack_tasks_) {
-            if (!wait_for(worker, multiplied, use * row_tasks_)) return false;
+        if (task < blocks_.pack_tasks) {
+            if (!wait_for(worker, multiplied, use * blocks_.row_tasks)) return false;
             pack_columns(own, phase, task, shared_.packed[index % 2]);
             packed.fetch_add(1, std::memory_order_release);
-            return worker.proceed();
+            return proceed(worker);
         }
-        const std::ptrdiff_t row_task = task - pack_tasks_;
-        if (!wait_for(worker, packed, (use + 1) * pack_tasks_) ||
+        const std::ptrdiff_t row_task = task - blocks_.pack_tasks;
+        if (!wait_for(worker, packed, (use + 1) * blocks_.pack_tasks) ||
             !wait_for(worker, shared_.done[row_task], index))
             return false;
         multiply_rows(own, phase, row_task, shared_.packed[index % 2]);
         shared_.done[row_task].fetch_add(1, std::memory_order_release);
         multiplied.fetch_add(1, std::memory_order_release);
-        return worker.proceed();
+        return proceed(worker);
     }
 
-    static bool wait_for(Worker& worker, const Count& count, std::ptrdiff_t value) {
+    bool proceed(Worker& worker) const { return !refused() && worker.proceed(); }
+
+    // An element that has no place ends the work.
+    void note(bool refused) const noexcept {
+        if (refused) refused_.store(true, std::memory_order_relaxed);
+    }
+
+    bool wait_for(Worker& worker, const Count& count, std::ptrdiff_t value) const {
         constexpr int patience = 4096;  // looks before the processor is offered to others
         for (int looks = 0; count.load(std::memory_order_acquire) < value; ++looks) {
-            if (looks % 64 == 63 && !worker.proceed()) return false;
+            if (looks % 64 == 63 && !proceed(worker)) return false;
             if (looks > patience) std::this_thread::yield();
         }
         return true;
@@ -250,16 +195,20 @@ class Gemm {
 
     // A task is a stretch of the depth where rows of B are contiguous, some panels otherwise.
     void pack_columns(Own& own, const Phase& phase, std::ptrdiff_t task, char* packed) const {
+        bool refused = false;
         const std::ptrdiff_t width = kernels_.columns;
-        const std::ptrdiff_t first = packs_rows_ ? 0 : task * pack_panels * width;
-        const std::ptrdiff_t columns = packs_rows_ ? phase.columns : pack_panels * width;
-        const std::ptrdiff_t step = packs_rows_ ? task * pack_depth : 0;
-        const std::ptrdiff_t steps = packs_rows_ ? pack_depth : phase.depths;
+        const std::ptrdiff_t first =
+            blocks_.packs_rows ? 0 : task * GemmBlocks::pack_panels * width;
+        const std::ptrdiff_t columns =
+            blocks_.packs_rows ? phase.columns : GemmBlocks::pack_panels * width;
+        const std::ptrdiff_t step = blocks_.packs_rows ? task * GemmBlocks::pack_depth : 0;
+        const std::ptrdiff_t steps = blocks_.packs_rows ? GemmBlocks::pack_depth : phase.depths;
         if (first >= phase.columns || step >= phase.depths) return;
         PanelTask panels = {};
         panels.array =
             plan_.b + batch_offset(phase.batch, operand_b) * element_bytes(plan_.element_b);
-        panels.panel_bytes = kernels_.b_panel_bytes * phase.depths;
+        panels.refused = &refused;
+        panels.panel_bytes = kernels_.b_panel_bytes * blocks_.filled(phase.depths);
         panels.panel = packed + first / width * panels.panel_bytes + step * kernels_.b_panel_bytes;
         panels.across = own.across;
         panels.across_runs = list_runs(plan_.columns, operand_b, phase.column + first,
@@ -268,6 +217,7 @@ class Gemm {
         panels.along_runs = list_runs(plan_.depth, operand_b, phase.depth + step,
                                       std::min(steps, phase.depths - step), own.along_b);
         packers_.columns(panels);
+        note(refused);
     }
 
     void list_columns(Own& own, const Phase& phase) const {
@@ -294,18 +244,19 @@ class Gemm {
             own.along_a_runs =
                 list_runs(plan_.depth, operand_a, phase.depth, phase.depths, own.along_a);
         }
+        bool refused = false;
         PanelTask panel = {};
+        panel.refused = &refused;
         panel.array =
             plan_.a + batch_offset(phase.batch, operand_a) * element_bytes(plan_.element_a);
-        panel.panel = own.panel;
         panel.across = own.across;
         panel.along = own.along_a;
         panel.along_runs = own.along_a_runs;
         SweepTask sweep = {};
-        sweep.a = own.panel;
         sweep.b = packed;
         sweep.columns = phase.columns;
         sweep.depth = phase.depths;
+        sweep.sums = own.waiting_sums;
         sweep.c = plan_.c + batch_offset(phase.batch, operand_c) * element_bytes(plan_.element_c);
         sweep.row_offset = own.row_offset;
         sweep.panels = own.panels;
@@ -313,15 +264,25 @@ class Gemm {
         sweep.alpha_imag = plan_.alpha_imag;
         sweep.beta = phase.first ? plan_.beta : 1;
         sweep.beta_imag = phase.first ? plan_.beta_imag : 0;
-        const std::ptrdiff_t band_end = std::min(phase.row + band_rows_, plan_.row_count);
-        const std::ptrdiff_t begin = phase.row + task * rows_;
-        const std::ptrdiff_t end = std::min(begin + rows_, band_end);
+        const std::ptrdiff_t band_end = std::min(phase.row + blocks_.band_rows, plan_.row_count);
+        const std::ptrdiff_t begin = phase.row + task * blocks_.rows;
+        const std::ptrdiff_t end = std::min(begin + blocks_.rows, band_end);
+        const bool is_packed = rows_are_packed(own, phase);
         for (std::ptrdiff_t row = begin; row < end; row += kernels_.rows) {
             sweep.rows = std::min(kernels_.rows, end - row);
-            panel.across_runs = list_runs(plan_.rows, operand_a, row, sweep.rows, own.across);
-            packers_.rows(panel);
+            panel.panel = place_of_rows(own, phase, row);
+            sweep.a = panel.panel;
             const std::ptrdiff_t next = row + kernels_.rows;
-            sweep.ahead = next < band_end ? rows_ahead(panel, next) : Ahead{};
+            sweep.ahead = {};
+            if (is_packed) {
+                if (next < end)
+                    sweep.ahead = {place_of_rows(own, phase, next), 0, 1, blocks_.panel_bytes()};
+            } else {
+                panel.across_runs = list_runs(plan_.rows, operand_a, row, sweep.rows, own.across);
+                packers_.rows(panel);
+                if (refused) return note(refused);
+                if (next < band_end) sweep.ahead = rows_ahead(panel, next);
+            }
             list_offsets(plan_.rows, operand_c, row, sweep.rows, own.row_offset);
             if (kernels_.round) {
                 sweep_rounded(own, phase, sweep, row - phase.row);
@@ -329,6 +290,22 @@ class Gemm {
                 kernels_.sweep(sweep);
             }
         }
+    }
+
+    char* place_of_rows(const Own& own, const Phase& phase, std::ptrdiff_t row) const noexcept {
+        return blocks_.keeps_rows ? own.kept_rows + blocks_.kept_place(phase, row) : own.panel;
+    }
+
+    // The first block of columns of a band packs its rows for all.
+    bool rows_are_packed(Own& own, const Phase& phase) const noexcept {
+        if (!blocks_.keeps_rows) return false;
+        if (!blocks_.in_groups) return phase.column > 0;
+        const std::ptrdiff_t band = phase.batch * blocks_.bands + phase.row / blocks_.band_rows;
+        if (own.kept_band != band) {
+            own.kept_band = band;
+            own.kept_at_column = phase.column;
+        }
+        return phase.column != own.kept_at_column;
     }
 
     // The elements of the next panel of A, where they lie regularly.
@@ -351,9 +328,9 @@ class Gemm {
     void sweep_rounded(Own& own, const Phase& phase, const SweepTask& task,
                        std::ptrdiff_t row) const {
         SweepTask sweep = task;
-        float* sums = own.sums + row * columns_;
+        float* sums = own.sums + (blocks_.depth_blocks > 1 ? row * blocks_.columns : 0);
         sweep.c = sums;
-        for (std::ptrdiff_t r = 0; r < sweep.rows; ++r) own.sum_offset[r] = r * columns_;
+        for (std::ptrdiff_t r = 0; r < sweep.rows; ++r) own.sum_offset[r] = r * blocks_.columns;
         sweep.row_offset = own.sum_offset;
         sweep.panels = own.sum_panels;
         sweep.alpha = 1;
@@ -363,7 +340,7 @@ class Gemm {
         RoundTask round = {};
         round.sums = sums;
         round.rows = task.rows;
-        round.stride = columns_;
+        round.stride = blocks_.columns;
         round.c = task.c;
         round.row_offset = task.row_offset;
         round.panels = task.panels;
@@ -376,17 +353,44 @@ class Gemm {
     const ContractPlan& plan_;
     const GemmKernels& kernels_;
     const GemmPackers& packers_;
-    const std::ptrdiff_t columns_, depth_, rows_;
-    const std::ptrdiff_t band_rows_, bands_, column_blocks_, depth_blocks_, row_tasks_;
-    const bool packs_rows_;
-    const std::ptrdiff_t pack_tasks_, phases_;
+    const GemmBlocks blocks_;
     Shared shared_ = {};
+    mutable std::atomic<bool> refused_{false};
     Count next_{0};
     Count packed_count_[2] = {0, 0}, multiplied_count_[2] = {0, 0};
 };
 
+// Whether the squares of a matrix unit pay. Elements of float32 are three parts each: that takes
+// squares that are filled and elements that are used often, but for few rows, of which the vector
+// kernels make little.
+bool suits_matrix_unit(const ContractPlan& plan) {
+    constexpr std::ptrdiff_t least_depth = 24, least_columns = 17, few_rows = 128;
+    constexpr double least_operations = 48e6;
+    if (plan.element_c != Element::float32) return plan.depth_count >= least_depth;
+    const std::ptrdiff_t filled = round_up(plan.depth_count, 32);
+    return plan.depth_count * 4 >= filled * 3 && filled > 32 &&
+           plan.column_count >= least_columns &&
+           (plan.row_count <= few_rows || plan.operations() >= least_operations);
+}
+
+// C is written again where the matrix unit refuses an element, so it must not be read.
+const MatrixUnit* matrix_unit_for(const ContractPlan& plan) {
+    const MatrixUnit* units = kernels().matrix_unit;
+    if (units == nullptr || plan.beta != 0 || plan.beta_imag != 0) return nullptr;
+    const MatrixUnit& unit = units[static_cast<int>(plan.element_c)];
+    return unit.kernels.sweep && suits_matrix_unit(plan) ? &unit : nullptr;
+}
+
 }  // namespace
 
-unsigned contract_packed(const ContractPlan& plan) { return Gemm(plan).run(); }
+unsigned contract_packed(const ContractPlan& plan) {
+    if (const MatrixUnit* unit = matrix_unit_for(plan)) {
+        Gemm product(plan, unit->kernels, unit->packers);
+        const unsigned raised = product.run();
+        if (!product.refused()) return raised;
+    }
+    const int element = static_cast<int>(plan.element_c);
+    return Gemm(plan, kernels().gemm[element], kernels().gemm_packers[element]).run();
+}
 
 }  // namespace unitstride

@@ -1,0 +1,249 @@
+// Panels of A times panels of B on the matrix unit, and the update of C wherever its elements lie.
+//
+// Four squares of C are summed at a time, two of A and two of B beside them: the eight registers of
+// the unit. A stretch of a panel of A that fits the first-level cache meets all panels of B, which
+// stream from the second level; the sums wait in the thread's own memory for the next stretch, and
+// go to C after the last.
+#include <immintrin.h>
+
+#include <type_traits>
+
+#include "kernels/amx/matrix_unit.hpp"
+#include "kernels/amx/panel.hpp"
+#include "kernels/gemm_write.hpp"
+
+namespace unitstride::UNITSTRIDE_ISA {
+namespace {
+
+// The registers are in use from construction to destruction: the system need not save them else.
+class Squares {
+  public:
+    Squares() noexcept {
+        struct alignas(64) {
+            std::uint8_t palette = 1, start = 0, reserved[14] = {};
+            std::uint16_t row_bytes[16] = {};
+            std::uint8_t rows[16] = {};
+        } shape;
+        for (int i = 0; i < 8; ++i) shape.row_bytes[i] = 64, shape.rows[i] = side;
+        asm volatile("" ::: "memory");  // the instruction reads all of it, which GCC does not know
+        _tile_loadconfig(&shape);
+    }
+    ~Squares() { _tile_release(); }
+    Squares(const Squares&) = delete;
+    Squares& operator=(const Squares&) = delete;
+};
+
+// Fetches what comes next, a little with each step: all at once it would keep the loads of the
+// multiplication waiting.
+class FetchingBySteps {
+  public:
+    FetchingBySteps(const SweepTask& task, size steps) noexcept
+        : task_(task), ahead_(task.ahead, steps) {}
+    // The rows of C that a tile goes to, in the course of so many steps.
+    void expect_rows(size column, size steps) noexcept {
+        column_ = column;
+        rows_ = task_.rows;
+        each_ = (rows_ + steps - 1) / steps;
+    }
+    void some() noexcept {
+        ahead_.some();
+        const float* c = static_cast<const float*>(task_.c) + column_;
+        for (size i = 0; i < each_ && rows_ > 0; ++i) {
+            const float* row = c + task_.row_offset[--rows_];
+            __builtin_prefetch(row, 1, 2);
+            __builtin_prefetch(row + side, 1, 2);
+            __builtin_prefetch(row + panel_lines - 1, 1, 2);
+        }
+    }
+
+  private:
+    const SweepTask& task_;
+    Fetching ahead_;
+    size column_ = 0, rows_ = 0, each_ = 0;
+};
+
+// Registers 0 to 3 are the sums (row by row), 4 and 5 squares of A, 6 and 7 squares of B.
+template <bool both_rows, bool both_columns>
+struct Sums {
+    static void zero() noexcept {
+        _tile_zero(0);
+        if constexpr (both_columns) _tile_zero(1);
+        if constexpr (both_rows) _tile_zero(2);
+        if constexpr (both_rows && both_columns) _tile_zero(3);
+    }
+    static void load(const float* sums) noexcept {
+        _tile_loadd(0, sums, 64);
+        if constexpr (both_columns) _tile_loadd(1, sums + 256, 64);
+        if constexpr (both_rows) _tile_loadd(2, sums + 512, 64);
+        if constexpr (both_rows && both_columns) _tile_loadd(3, sums + 768, 64);
+    }
+    static void store(float* sums) noexcept {
+        _tile_stored(0, sums, 64);
+        if constexpr (both_columns) _tile_stored(1, sums + 256, 64);
+        if constexpr (both_rows) _tile_stored(2, sums + 512, 64);
+        if constexpr (both_rows && both_columns) _tile_stored(3, sums + 768, 64);
+    }
+    static void load_a(const char* a, size part) noexcept {
+        _tile_loadd(4, a + part * part_bytes, 64);
+        if constexpr (both_rows) _tile_loadd(5, a + part * part_bytes + square_bytes, 64);
+    }
+    static void load_b(const char* b, size part) noexcept {
+        _tile_loadd(6, b + part * part_bytes, 64);
+        if constexpr (both_columns) _tile_loadd(7, b + part * part_bytes + square_bytes, 64);
+    }
+    static void multiply() noexcept {
+        _tile_dpbf16ps(0, 4, 6);
+        if constexpr (both_columns) _tile_dpbf16ps(1, 4, 7);
+        if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
+        if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
+    }
+    // The products of parts that count, the smallest first.
+    template <size parts>
+    static void add_step(const char* a, const char* b) noexcept {
+        load_a(a, 0);
+        if constexpr (parts == 3) {
+            load_b(b, 2);
+            multiply();
+        }
+        if constexpr (parts >= 2) {
+            load_b(b, 1);
+            multiply();
+        }
+        load_b(b, 0);
+        multiply();
+        if constexpr (parts >= 2) {
+            load_a(a, 1);
+            multiply();
+            load_b(b, 1);
+            multiply();
+        }
+        if constexpr (parts == 3) {
+            load_a(a, 2);
+            load_b(b, 0);
+            multiply();
+        }
+    }
+    // sums = (first ? 0 : sums) + the products of `steps` steps.
+    template <size parts>
+    static void add(const char* a, const char* b, size steps, float* sums, bool first,
+                    FetchingBySteps& fetching) noexcept {
+        if (first) {
+            zero();
+        } else {
+            load(sums);
+        }
+        for (size step = 0; step < steps; ++step) {
+            fetching.some();
+            add_step<parts>(a, b);
+            a += parts * part_bytes;
+            b += parts * part_bytes;
+        }
+        store(sums);
+    }
+};
+
+template <size parts>
+using AddSteps = void (*)(const char*, const char*, size, float*, bool, FetchingBySteps&) noexcept;
+
+template <size parts>
+inline AddSteps<parts> add_function(bool both_rows, bool both_columns) noexcept {
+    static constexpr AddSteps<parts> functions[2][2] = {
+        {Sums<false, false>::add<parts>, Sums<false, true>::add<parts>},
+        {Sums<true, false>::add<parts>, Sums<true, true>::add<parts>}};
+    return functions[both_rows][both_columns];
+}
+
+inline const float* row_of(const float* sums, size row) noexcept {
+    return sums + row / side * 512 + row % side * side;
+}
+
+// The sums of a panel to contiguous columns of C.
+inline void write_rows(const SweepTask& task, size columns, float* c, const float* sums) noexcept {
+    const F32 alpha = splat(static_cast<float>(task.alpha));
+    const F32 beta = splat(static_cast<float>(task.beta));
+    const bool reads = task.beta != 0;
+    for (size r = 0; r < task.rows; ++r) {
+        const float* sum = row_of(sums, r);
+        float* row = c + task.row_offset[r];
+        for (size i = 0; i < columns; i += side, sum += 256) {
+            const F32 scaled = alpha * load(sum);
+            float* to = row + i;
+            if (columns - i >= side) {
+                store(to, reads ? multiply_add(beta, load(to), scaled) : scaled);
+            } else {
+                const size rest = columns - i;
+                const F32 result =
+                    reads ? multiply_add(beta, load_first(to, rest, 0.0f), scaled) : scaled;
+                store_first(to, result, rest);
+            }
+        }
+    }
+}
+
+inline void write_panel(const SweepTask& task, size index, size columns,
+                        const float* sums) noexcept {
+    const PanelColumns& panel = task.panels[index];
+    if (panel.count == 1 && panel.runs[0].step == 1)
+        return write_rows(task, columns, static_cast<float*>(task.c) + panel.runs[0].offset, sums);
+    alignas(64) float rows[panel_lines * panel_lines];
+    for (size r = 0; r < task.rows; ++r) {
+        store(rows + r * panel_lines, load(row_of(sums, r)));
+        store(rows + r * panel_lines + side, load(row_of(sums, r) + 256));
+    }
+    scatter_tile<float, panel_lines>(task, panel, rows);
+}
+
+// Steps of a panel of A that stay in the first-level cache beside what streams past.
+template <size parts>
+constexpr size stretch_steps = parts == 3 ? 4 : (parts == 2 ? 5 : 10);
+
+template <size parts>
+void sweep(const SweepTask& task) noexcept {
+    const Squares registers;
+    const size steps = (task.depth + step_depth - 1) / step_depth;
+    const size panels = (task.columns + panel_lines - 1) / panel_lines;
+    constexpr size bytes = parts * part_bytes;
+    const bool whole = steps <= stretch_steps<parts>;
+    FetchingBySteps fetching(task, panels * steps);
+    const char* a = static_cast<const char*>(task.a);
+    for (size step = 0; step < steps;
+         step += stretch_steps<parts>, a += stretch_steps<parts> * bytes) {
+        const size now = steps - step < stretch_steps<parts> ? steps - step : stretch_steps<parts>;
+        const char* b = static_cast<const char*>(task.b) + step * bytes;
+        const bool last = step + now == steps;
+        for (size p = 0; p < panels; ++p, b += steps * bytes) {
+            const size left = task.columns - p * panel_lines;
+            const size columns = left < panel_lines ? left : panel_lines;
+            float* const sums = task.sums + (whole ? 0 : p * panel_lines * panel_lines);
+            if (last) fetching.expect_rows(task.panels[p].runs[0].offset, now);
+            add_function<parts>(task.rows > side, columns > side)(a, b, now, sums, step == 0,
+                                                                  fetching);
+            if (last) write_panel(task, p, columns, sums);
+        }
+    }
+}
+
+// Packed B takes less than half of the second-level cache; what is kept in float until all of the
+// depth is summed goes deep.
+template <class S>
+constexpr GemmKernels kernels_of = {
+    .rows = panel_lines,
+    .columns = panel_lines,
+    .block_depth = std::is_same_v<S, float> ? 384 : 2048,
+    .short_depth = std::is_same_v<S, float> ? 384 : 2048,
+    .depth_unit = step_depth,
+    .block_columns = parts_of<S> == 1 ? 256 : 384,
+    .block_rows = 4 * panel_lines,
+    .a_panel_bytes = step_bytes<S> / step_depth,
+    .b_panel_bytes = step_bytes<S> / step_depth,
+    .sums_per_column = panel_lines,
+    .sweep = sweep<parts_of<S>>,
+    .round = nullptr,
+};
+
+}  // namespace
+
+extern constinit const GemmKernels part_kernels[element_count] = {
+    kernels_of<float>, {}, kernels_of<Float16>, kernels_of<BFloat16>, {}, {}};
+
+}  // namespace unitstride::UNITSTRIDE_ISA

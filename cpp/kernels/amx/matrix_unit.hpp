@@ -1,0 +1,11 @@
+// What the files of this level show one another.
+#pragma once
+
+#include "kernels/gemm.hpp"
+
+namespace unitstride::UNITSTRIDE_ISA {
+
+extern const GemmPackers part_packers[element_count];
+extern const GemmKernels part_kernels[element_count];
+
+}  // namespace unitstride::UNITSTRIDE_ISA
