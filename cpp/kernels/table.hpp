@@ -36,11 +36,11 @@ struct KernelTable {
     const SoftmaxKernels* softmax;  // [storage_count]
     const SoftmaxVjpKernels* softmax_vjp;  // [storage_count]
     const ProbeKernels* probe;
-    const GemmKernels* gemm;                         // [element_count]
-    const GemmPackers* gemm_packers;                 // [element_count]
-    const MatrixUnit* matrix_unit;  // [element_count], without kernels where it has none; or null
-    const DirectKernels* direct;                     // float, double
-    const StreamKernels* stream;                     // float, double
+    const GemmKernels* gemm;          // [element_count]
+    const GemmPackers* gemm_packers;  // [element_count]
+    const MatrixUnit* matrix_unit;    // [element_count], without kernels where it has none; or null
+    const DirectKernels* direct;      // float, double
+    const StreamKernels* stream;      // float, double
     const ComplexStreamKernels* complex_stream;      // of float, of double
     const FetchKernels* fetch;                       // [element_count]
     const OptimKernels* optim;                       // float, double
