@@ -9,6 +9,7 @@ extern const KernelTable table;
 namespace amx {
 extern const GemmKernels part_kernels[element_count];
 extern const GemmPackers part_packers[element_count];
+extern const AttentionKernels part_attention[element_count];
 extern const KernelTable table;
 
 namespace {
@@ -16,7 +17,7 @@ namespace {
 // The last step of 16-bit products is that of AVX-512.
 MatrixUnit unit_of(Element element) {
     const int index = static_cast<int>(element);
-    MatrixUnit unit = {part_kernels[index], part_packers[index]};
+    MatrixUnit unit = {part_kernels[index], part_packers[index], &part_attention[index]};
     unit.kernels.round = avx512::table.gemm[index].round;
     return unit;
 }

@@ -42,6 +42,7 @@ struct AttentionStrip {
     double factor;                          // of a score, in powers of two
     bool first;                             // no block came before
     void* scores;                           // [tile rows][strip_keys]
+    void* weights;                          // where they are not floats in place of the scores
     void* highest;                          // [tile rows] vectors, lane by lane
     void* level;                            // [tile rows]
     void* sums;                             // [tile rows] vectors
@@ -82,7 +83,11 @@ enum class MaskState : int { none, some, all };
 // One set per compute type.
 struct AttentionKernels {
     std::ptrdiff_t rows, columns, lanes;
-    std::ptrdiff_t strip_keys;  // most keys of a block
+    std::ptrdiff_t strip_keys;    // most keys of a block, and from row to row of scores
+    std::ptrdiff_t depth_unit;    // panels are filled up with zeros to a multiple of this
+    std::ptrdiff_t query_bytes;   // of a packed strip, for each feature
+    std::ptrdiff_t key_bytes;     // of a panel of columns, for each step of its depth
+    std::ptrdiff_t weight_bytes;  // of a strip's weights, for each key; 0: they replace the scores
     // Products of queries and keys, and each row's highest of the plain ones.
     void (*scores)(const AttentionStrip&) noexcept;
     // Scale, cap, bias, exclusion; each row's highest of all.

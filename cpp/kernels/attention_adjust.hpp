@@ -12,9 +12,6 @@ namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
 template <class T>
-constexpr size strip_keys = attention_strip_bytes / static_cast<size>(sizeof(T));
-
-template <class T>
 constexpr T infinity = static_cast<T>(__builtin_huge_val());
 
 // 0, 1, 2, ...
@@ -144,14 +141,15 @@ inline Vec<T> adjusted(const AttentionStrip& strip, const AttentionRow& row, con
     return s;
 }
 
-template <class T>
+// Scores lie `row_keys` apart from row to row.
+template <class T, size row_keys>
 void adjust(const AttentionStrip& strip) noexcept {
     for (size r = 0; r < strip.rows; ++r) {
         const AttentionRow& row = strip.row[r];
-        T* score = static_cast<T*>(strip.scores) + r * strip_keys<T>;
+        T* score = static_cast<T*>(strip.scores) + r * row_keys;
         T* highest = static_cast<T*>(strip.highest) + r * lanes<T>;
         T* derivative = static_cast<T*>(strip.derivative);
-        if (derivative) derivative += r * strip_keys<T>;
+        if (derivative) derivative += r * row_keys;
         const bool masks = row.mask && !strip.transforms;
         const bool biases = row.bias && !row.mask && strip.softcap == 0 && row.slope == 0;
         Vec<T> most = load(highest);

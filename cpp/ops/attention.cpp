@@ -8,8 +8,10 @@
 
 #include <atomic>
 #include <cmath>
+#include <vector>
 
 #include "core/parallel.hpp"
+#include "isa/dispatch.hpp"
 #include "ops/attention_strips.hpp"
 
 namespace unitstride {
@@ -25,43 +27,48 @@ constexpr Size block_bytes = 1 << 19, chunk_bytes = 640 << 10;
 template <class T>
 class Attention {
   public:
-    explicit Attention(const AttentionShape& shape)
+    explicit Attention(const AttentionShape& shape, const MatrixUnit* unit = nullptr)
         : shape_(shape),
           arguments_(shape.arguments),
-          strips_(shape),
+          strips_(shape, unit),
           kernels_(strips_.kernels),
           panels_(strips_.panels_of(shape.value_features)),
           width_(panels_ * kernels_.columns),
           block_keys_(block_keys()),
           strip_count_((shape.row_count + kernels_.rows - 1) / kernels_.rows) {}
 
-    bool run() {
+    // Whether every result is finite. `lists`, where not null, are the `count` lists of rows to
+    // work on; those whose elements a matrix unit refuses are marked in `refused` and left alone.
+    bool run(const Size* lists, Size count, std::atomic<bool>* refused) {
         const double cost = shape_.multiply_adds() / multiply_adds_per_nanosecond;
-        const int workers = workers_for(cost, checked_multiply(shape_.shared, strip_count_));
-        const Size elements = kernels_.rows * (shape_.features + width_);
-        const Size most = chunk_bytes / (elements * static_cast<Size>(sizeof(T)) + 1);
-        const Size even = strip_count_ * shape_.shared / (workers == 1 ? 1 : 16 * workers);
+        const int workers = workers_for(cost, checked_multiply(count, strip_count_));
+        const Size most = chunk_bytes / (strips_.strip_bytes() + average_bytes() + 1);
+        const Size even = strip_count_ * count / (workers == 1 ? 1 : 16 * workers);
         const Size largest = std::clamp<Size>(std::min(most, even), 1, strip_count_);
         chunks_ = (strip_count_ + largest - 1) / largest;
         chunk_ = (strip_count_ + chunks_ - 1) / chunks_;
         Carver sizes(nullptr);
         carve(sizes);
         const Scratch scratch(sizes.used(), workers);
-        parallel_for(workers, checked_multiply(shape_.shared, chunks_),
+        parallel_for(workers, checked_multiply(count, chunks_),
                      [&](Worker& worker, Size begin, Size end) {
                          Carver carver(scratch.of_worker(worker.index()));
                          Own own = carve(carver);
-                         for (Size index = begin; index < end; ++index)
-                             if (!run_chunk(worker, own, chunk_of(index))) return;
+                         for (Size index = begin; index < end; ++index) {
+                             const Size list = lists ? lists[index / chunks_] : index / chunks_;
+                             if (refused && refused[list].load(std::memory_order_relaxed)) continue;
+                             if (!run_chunk(worker, own, chunk_of(list, index % chunks_))) return;
+                             if (own.refused) refused[list].store(true, std::memory_order_relaxed);
+                         }
                      });
         return finite_.load();
     }
 
   private:
     struct Own {
-        T* queries;               // [strips][features][rows]
-        T* keys;                  // [panels][features][columns]
-        T* values;                // [value panels][block keys][columns]
+        char* queries;            // [strips][features][rows]
+        char* keys;               // [panels][features][columns]
+        char* values;             // [value panels][block keys][columns]
         T* averages;              // [strips][value panels][rows][columns]
         T* level;                 // [strips][rows]
         T* sums;                  // [strips][rows][lanes]
@@ -70,11 +77,14 @@ class Attention {
         AttentionBuffers<T> buffers;
         AttentionSpecials<T> specials;
         bool screened;  // the block's special values are apart
+        bool refused;   // the chunk is not for the matrix unit
     };
 
+    Size average_bytes() const { return kernels_.rows * width_ * static_cast<Size>(sizeof(T)); }
     Size block_keys() const {
-        const Size elements = std::max<Size>(shape_.features + width_, 1);
-        const Size most = block_bytes / (elements * static_cast<Size>(sizeof(T)));
+        const Size depth = round_up(shape_.features, kernels_.depth_unit) + width_;
+        const Size most =
+            block_bytes * kernels_.columns / (std::max<Size>(depth, 1) * kernels_.key_bytes);
         return std::clamp<Size>(most / kernels_.columns * kernels_.columns, kernels_.columns,
                                 kernels_.strip_keys);
     }
@@ -82,9 +92,10 @@ class Attention {
     Own carve(Carver& carver) const {
         const Size rows = checked_multiply(chunk_, kernels_.rows);
         Own own = {};
-        own.queries = carver.take<T>(checked_multiply(rows, shape_.features));
-        own.keys = carver.take<T>(checked_multiply(block_keys_, shape_.features));
-        own.values = carver.take<T>(checked_multiply(block_keys_, width_));
+        own.queries = carver.take<char>(checked_multiply(chunk_, strips_.strip_bytes()));
+        own.keys = carver.take<char>(
+            checked_multiply(block_keys_ / kernels_.columns, strips_.panel_bytes(shape_.features)));
+        own.values = carver.take<char>(checked_multiply(panels_, strips_.panel_bytes(block_keys_)));
         own.averages = carver.take<T>(checked_multiply(rows, width_));
         own.level = carver.take<T>(rows);
         own.sums = carver.take<T>(rows * kernels_.lanes);
@@ -96,9 +107,8 @@ class Attention {
     }
 
     // With causal masks later chunks are the longer ones: they come first.
-    AttentionRows chunk_of(Size index) const {
-        const Size list = index / chunks_;
-        const Size first = (chunks_ - 1 - index % chunks_) * chunk_ * kernels_.rows;
+    AttentionRows chunk_of(Size list, Size index) const {
+        const Size first = (chunks_ - 1 - index) * chunk_ * kernels_.rows;
         return {list / shape_.key_heads, list % shape_.key_heads, first,
                 std::min(chunk_ * kernels_.rows, shape_.row_count - first)};
     }
@@ -112,6 +122,7 @@ class Attention {
     bool run_chunk(Worker& worker, Own& own, const AttentionRows& chunk) {
         const Size strips = (chunk.count + kernels_.rows - 1) / kernels_.rows;
         Size begin = shape_.keys, end = 0;
+        own.refused = false;
         for (Size s = 0; s < strips; ++s) {
             begin_strip(own, strip_of(chunk, s), s);
             begin = std::min(begin, own.extent[s].begin);
@@ -122,10 +133,11 @@ class Attention {
             const Size first = std::max(begin - key, Size{0}) / kernels_.columns * kernels_.columns;
             const Size last = std::min(block_keys_, end - key);
             strips_.pack_across(arguments_.key, chunk.entry, chunk.key_head, key, first, last,
-                                own.keys);
+                                own.keys, &own.refused);
             strips_.pack_along(arguments_.value, chunk.entry, chunk.key_head, key, first, last,
-                               block_keys_, own.values);
-            own.screened = false;
+                               block_keys_, own.values, &own.refused);
+            if (own.refused) return worker.proceed();
+            own.screened = kernels_.weight_bytes > 0;  // a matrix unit refuses them
             own.specials.count = 0;
             for (Size s = 0; s < strips; ++s)
                 meet_block(own, strip_of(chunk, s), s, key, first, last);
@@ -136,7 +148,7 @@ class Attention {
 
     void begin_strip(Own& own, const AttentionRows& rows, Size s) const {
         strips_.pack_strip(arguments_.query, rows, own.buffers.runs,
-                           own.queries + s * kernels_.rows * shape_.features);
+                           own.queries + s * strips_.strip_bytes(), &own.refused);
         own.extent[s] = shape_.extent_of(rows);
         own.begun[s] = false;
         T* level = own.level + s * kernels_.rows;
@@ -165,8 +177,8 @@ class Attention {
         if (!strips_.describe(rows, extent, key, own.buffers, strip)) return;
         const bool adjusts = strip.plain_begin > strip.begin || strip.plain_end < strip.end;
         if (adjusts && !own.screened) {
-            strips_.set_specials_apart(own.values, panels_, block_keys_, packed_begin, packed_end,
-                                       own.specials);
+            strips_.set_specials_apart(reinterpret_cast<T*>(own.values), panels_, block_keys_,
+                                       packed_begin, packed_end, own.specials);
             own.screened = true;
         }
         kernels_.scores(strip);
@@ -179,7 +191,7 @@ class Attention {
 
     AttentionStrip strip_task(Own& own, const AttentionRows& rows, Size s) const {
         AttentionStrip strip = {};
-        strip.query = own.queries + s * kernels_.rows * shape_.features;
+        strip.query = own.queries + s * strips_.strip_bytes();
         strip.keys = own.keys;
         strip.values = own.values;
         strip.features = shape_.features;
@@ -192,6 +204,7 @@ class Attention {
         strip.factor = strips_.factor;
         strip.first = !own.begun[s];
         strip.scores = own.buffers.scores;
+        strip.weights = own.buffers.weights;
         strip.highest = own.buffers.highest;
         strip.rescale = own.buffers.rescale;
         strip.totals = own.buffers.totals;
@@ -237,14 +250,42 @@ class Attention {
     std::atomic<bool> finite_{true};
 };
 
+// Steps of 32 features that are mostly there, and rows enough to fill the unit's squares.
+const MatrixUnit* unit_for(const AttentionShape& shape) {
+    const MatrixUnit* units = kernels().matrix_unit;
+    if (!units || shape.row_count < 24 || shape.keys < 32) return nullptr;
+    const MatrixUnit& unit = units[static_cast<int>(shape.arguments.storage)];
+    if (!unit.attention->scores) return nullptr;
+    const Size depth = shape.features + shape.value_features;
+    const Size padded = round_up(shape.features, unit.attention->depth_unit) +
+                        round_up(shape.value_features, unit.attention->columns);
+    return 3 * padded <= 4 * depth ? &unit : nullptr;
+}
+
+// What the unit refuses is left to the vector kernels.
+bool attention_on(const AttentionShape& shape, const MatrixUnit& unit) {
+    std::vector<std::atomic<bool>> refused(static_cast<std::size_t>(shape.shared));
+    bool finite = Attention<float>(shape, &unit).run(nullptr, shape.shared, refused.data());
+    std::vector<Size> lists;
+    for (Size list = 0; list < shape.shared; ++list)
+        if (refused[static_cast<std::size_t>(list)].load()) lists.push_back(list);
+    if (!lists.empty()) {
+        const Size count = static_cast<Size>(lists.size());
+        if (!Attention<float>(shape).run(lists.data(), count, nullptr)) finite = false;
+    }
+    return finite;
+}
+
 }  // namespace
 
 bool attention(const AttentionArguments& arguments) {
     const AttentionShape shape(arguments);
     if (shape.batch == 0 || shape.heads == 0 || shape.queries == 0) return true;
     if (reads_directly(shape)) return attention_decode(shape);
-    if (arguments.storage == Storage::float64) return Attention<double>(shape).run();
-    return Attention<float>(shape).run();
+    if (const MatrixUnit* unit = unit_for(shape)) return attention_on(shape, *unit);
+    if (arguments.storage == Storage::float64)
+        return Attention<double>(shape).run(nullptr, shape.shared, nullptr);
+    return Attention<float>(shape).run(nullptr, shape.shared, nullptr);
 }
 
 }  // namespace unitstride

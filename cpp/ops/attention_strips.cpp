@@ -11,16 +11,20 @@ namespace {
 
 constexpr double log2_e = 0x1.71547652b82fep+0, ln2 = 0x1.62e42fefa39efp-1;
 
+void clear(void* memory, std::ptrdiff_t begin, std::ptrdiff_t bytes) {
+    std::memset(static_cast<char*>(memory) + begin, 0, static_cast<std::size_t>(bytes));
+}
+
 }  // namespace
 
 template <class T>
-AttentionStrips<T>::AttentionStrips(const AttentionShape& call_shape)
+AttentionStrips<T>::AttentionStrips(const AttentionShape& call_shape, const MatrixUnit* unit)
     : shape(call_shape),
       arguments(call_shape.arguments),
       table(unitstride::kernels()),
-      kernels(table.attention[sizeof(T) == 4 ? 0 : 1]),
+      kernels(unit ? *unit->attention : table.attention[sizeof(T) == 4 ? 0 : 1]),
       fetch(table.fetch[static_cast<int>(arguments.storage)]),
-      packers(table.gemm_packers[static_cast<int>(arguments.storage)]),
+      packers(unit ? unit->packers : table.gemm_packers[static_cast<int>(arguments.storage)]),
       item(storage_bytes(arguments.storage)),
       transforms(arguments.softcap != 0 || arguments.bias || arguments.slopes ||
                  !(arguments.scale > 0)),
@@ -31,6 +35,7 @@ AttentionBuffers<T> AttentionStrips<T>::carve_buffers(Carver& carver) const {
     const std::ptrdiff_t rows = kernels.rows, elements = rows * kernels.strip_keys;
     AttentionBuffers<T> buffers;
     buffers.scores = carver.take<T>(elements);
+    buffers.weights = carver.take<char>(kernels.strip_keys * kernels.weight_bytes);
     buffers.highest = carver.take<T>(rows * kernels.lanes);
     buffers.rescale = carver.take<T>(rows);
     buffers.bias = carver.take<T>(arguments.bias ? elements : 0);
@@ -53,10 +58,11 @@ AttentionSpecials<T> AttentionStrips<T>::carve_specials(Carver& carver, std::ptr
 
 template <class T>
 void AttentionStrips<T>::pack_strip(const InputView& view, const AttentionRows& rows, Run* runs,
-                                    T* panel) const {
+                                    void* panel, bool* refused) const {
     const std::ptrdiff_t features = view.shape[view.axes - 1];
     if (features == 0) return;
-    if (rows.count < kernels.rows) std::fill_n(panel, kernels.rows * features, T(0));
+    if (rows.count < kernels.rows)
+        clear(panel, 0, round_up(features, kernels.depth_unit) * kernels.query_bytes);
     const Run along = {0, stride_of(view, 1), features};
     PanelTask task = {};
     task.array = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
@@ -65,38 +71,41 @@ void AttentionStrips<T>::pack_strip(const InputView& view, const AttentionRows& 
     task.across_runs = shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
     task.along = &along;
     task.along_runs = 1;
+    task.refused = refused;
     packers.rows(task);
 }
 
 template <class T>
 void AttentionStrips<T>::pack_across(const InputView& view, std::ptrdiff_t entry,
                                      std::ptrdiff_t head, std::ptrdiff_t base, std::ptrdiff_t first,
-                                     std::ptrdiff_t end, T* panels) const {
+                                     std::ptrdiff_t end, void* panels, bool* refused) const {
     const std::ptrdiff_t features = view.shape[view.axes - 1], columns = kernels.columns;
     if (features == 0) return;
-    const std::ptrdiff_t whole = round_up(end, columns);
-    if (whole > end) std::fill_n(panels + (whole - columns) * features, columns * features, T(0));
+    const std::ptrdiff_t whole = round_up(end, columns), bytes = panel_bytes(features);
+    if (whole > end) clear(panels, (whole / columns - 1) * bytes, bytes);
     const std::ptrdiff_t step = stride_of(view, 2);
     const Run across = {(base + first) * step, step, end - first};
     const Run along = {0, stride_of(view, 1), features};
     PanelTask task = {};
     task.array = shape.head_start(view, entry, head, item);
-    task.panel = panels + first * features;
-    task.panel_bytes = columns * features * static_cast<std::ptrdiff_t>(sizeof(T));
+    task.panel = static_cast<char*>(panels) + first / columns * bytes;
+    task.panel_bytes = bytes;
     task.across = &across;
     task.along = &along;
     task.across_runs = task.along_runs = 1;
+    task.refused = refused;
     packers.columns(task);
 }
 
 template <class T>
 void AttentionStrips<T>::pack_along(const InputView& view, std::ptrdiff_t entry,
                                     std::ptrdiff_t head, std::ptrdiff_t base, std::ptrdiff_t first,
-                                    std::ptrdiff_t end, std::ptrdiff_t depth, T* panels) const {
+                                    std::ptrdiff_t end, std::ptrdiff_t depth, void* panels,
+                                    bool* refused) const {
     const std::ptrdiff_t step = stride_of(view, 2);
     const Run along = {(base + first) * step, step, end - first};
     pack_runs_along(view, shape.head_start(view, entry, head, item), &along, 1, first, end, depth,
-                    panels);
+                    panels, refused);
 }
 
 // A run at a time: there are many of them where heads share keys.
@@ -111,7 +120,7 @@ void AttentionStrips<T>::pack_rows_along(const InputView& view, const AttentionR
         Run along;
         shape.list_rows({rows.entry, rows.key_head, row, now}, stride_of(view, 2),
                         stride_of(view, 3), &along);
-        pack_runs_along(view, start, &along, 1, packed, packed + now, depth, panels);
+        pack_runs_along(view, start, &along, 1, packed, packed + now, depth, panels, nullptr);
         packed += now;
     }
 }
@@ -119,26 +128,28 @@ void AttentionStrips<T>::pack_rows_along(const InputView& view, const AttentionR
 template <class T>
 void AttentionStrips<T>::pack_runs_along(const InputView& view, const char* start, const Run* along,
                                          std::ptrdiff_t runs, std::ptrdiff_t first,
-                                         std::ptrdiff_t end, std::ptrdiff_t depth,
-                                         T* panels) const {
+                                         std::ptrdiff_t end, std::ptrdiff_t depth, void* panels,
+                                         bool* refused) const {
     const std::ptrdiff_t features = view.shape[view.axes - 1], columns = kernels.columns;
     if (features == 0) return;
     const std::ptrdiff_t whole = round_up(end, columns), count = panels_of(features);
+    const std::ptrdiff_t bytes = panel_bytes(depth), step = kernels.key_bytes;
     if (features % columns != 0)
-        std::fill_n(panels + ((count - 1) * depth + first) * columns, (whole - first) * columns,
-                    T(0));
+        clear(panels, (count - 1) * bytes + first * step, (whole - first) * step);
     const Run across = {0, stride_of(view, 1), features};
     PanelTask task = {};
     task.array = start;
-    task.panel = panels + first * columns;
-    task.panel_bytes = columns * depth * static_cast<std::ptrdiff_t>(sizeof(T));
+    task.panel = static_cast<char*>(panels) + first * step;
+    task.panel_bytes = bytes;
     task.across = &across;
     task.across_runs = 1;
     task.along = along;
     task.along_runs = runs;
+    task.refused = refused;
     packers.columns(task);
-    for (std::ptrdiff_t p = 0; p < count && whole > end; ++p)
-        std::fill_n(panels + (p * depth + end) * columns, (whole - end) * columns, T(0));
+    const std::ptrdiff_t filled = round_up(end, kernels.depth_unit);
+    for (std::ptrdiff_t p = 0; p < count && whole > filled; ++p)
+        clear(panels, p * bytes + filled * step, (whole - filled) * step);
 }
 
 template <class T>

@@ -19,6 +19,7 @@ struct AttentionSpecials {
 template <class T>
 struct AttentionBuffers {
     T* scores;            // [tile rows][strip keys]
+    char* weights;        // where they do not replace the scores
     T* highest;           // [tile rows][lanes]
     T* rescale;           // [tile rows]
     T* bias;              // [tile rows][strip keys]
@@ -31,23 +32,26 @@ struct AttentionBuffers {
 template <class T>
 class AttentionStrips {
   public:
-    explicit AttentionStrips(const AttentionShape& shape);
+    // On the vector kernels, or on a matrix unit.
+    explicit AttentionStrips(const AttentionShape& shape, const MatrixUnit* unit = nullptr);
 
     AttentionBuffers<T> carve_buffers(Carver& carver) const;
     AttentionSpecials<T> carve_specials(Carver& carver, std::ptrdiff_t count,
                                         std::ptrdiff_t panels) const;
 
+    // `refused` is set where an element has no place in the panels of a matrix unit.
     // Rows of a (..., heads, queries, features) array as a panel [features][tile rows].
-    void pack_strip(const InputView& view, const AttentionRows& rows, Run* runs, T* panel) const;
+    void pack_strip(const InputView& view, const AttentionRows& rows, Run* runs, void* panel,
+                    bool* refused = nullptr) const;
     // Positions [first, end) of one head, from position `base` on, as columns of panels
     // [features][columns].
     void pack_across(const InputView& view, std::ptrdiff_t entry, std::ptrdiff_t head,
-                     std::ptrdiff_t base, std::ptrdiff_t first, std::ptrdiff_t end,
-                     T* panels) const;
+                     std::ptrdiff_t base, std::ptrdiff_t first, std::ptrdiff_t end, void* panels,
+                     bool* refused = nullptr) const;
     // The same as rows of panels [depth][columns], zero from `end` to the next multiple of columns.
     void pack_along(const InputView& view, std::ptrdiff_t entry, std::ptrdiff_t head,
                     std::ptrdiff_t base, std::ptrdiff_t first, std::ptrdiff_t end,
-                    std::ptrdiff_t depth, T* panels) const;
+                    std::ptrdiff_t depth, void* panels, bool* refused = nullptr) const;
     // Rows of the heads that share keys as rows of panels [depth][columns].
     void pack_rows_along(const InputView& view, const AttentionRows& rows, std::ptrdiff_t depth,
                          T* panels) const;
@@ -75,6 +79,13 @@ class AttentionStrips {
     std::ptrdiff_t panels_of(std::ptrdiff_t features) const {
         return (features + kernels.columns - 1) / kernels.columns;
     }
+    // Bytes of a packed strip of queries, and of a panel of keys of such a depth.
+    std::ptrdiff_t strip_bytes() const {
+        return checked_multiply(round_up(shape.features, kernels.depth_unit), kernels.query_bytes);
+    }
+    std::ptrdiff_t panel_bytes(std::ptrdiff_t depth) const {
+        return checked_multiply(round_up(depth, kernels.depth_unit), kernels.key_bytes);
+    }
 
     const AttentionShape& shape;
     const AttentionArguments& arguments;
@@ -89,7 +100,7 @@ class AttentionStrips {
   private:
     void pack_runs_along(const InputView& view, const char* start, const Run* along,
                          std::ptrdiff_t runs, std::ptrdiff_t first, std::ptrdiff_t end,
-                         std::ptrdiff_t depth, T* panels) const;
+                         std::ptrdiff_t depth, void* panels, bool* refused) const;
     void collect_masks(const AttentionRows& rows, std::ptrdiff_t key,
                        const AttentionBuffers<T>& buffers, const AttentionStrip& strip) const;
     void collect_biases(const AttentionRows& rows, std::ptrdiff_t key,

@@ -4,34 +4,14 @@
 // the unit. A stretch of a panel of A that fits the first-level cache meets all panels of B, which
 // stream from the second level; the sums wait in the thread's own memory for the next stretch, and
 // go to C after the last.
-#include <immintrin.h>
-
 #include <type_traits>
 
 #include "kernels/amx/matrix_unit.hpp"
-#include "kernels/amx/panel.hpp"
+#include "kernels/amx/squares.hpp"
 #include "kernels/gemm_write.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
-
-// The registers are in use from construction to destruction: the system need not save them else.
-class Squares {
-  public:
-    Squares() noexcept {
-        struct alignas(64) {
-            std::uint8_t palette = 1, start = 0, reserved[14] = {};
-            std::uint16_t row_bytes[16] = {};
-            std::uint8_t rows[16] = {};
-        } shape;
-        for (int i = 0; i < 8; ++i) shape.row_bytes[i] = 64, shape.rows[i] = side;
-        asm volatile("" ::: "memory");  // the instruction reads all of it, which GCC does not know
-        _tile_loadconfig(&shape);
-    }
-    ~Squares() { _tile_release(); }
-    Squares(const Squares&) = delete;
-    Squares& operator=(const Squares&) = delete;
-};
 
 // Fetches what comes next, a little with each step: all at once it would keep the loads of the
 // multiplication waiting.
@@ -62,94 +42,35 @@ class FetchingBySteps {
     size column_ = 0, rows_ = 0, each_ = 0;
 };
 
-// Registers 0 to 3 are the sums (row by row), 4 and 5 squares of A, 6 and 7 squares of B.
-template <bool both_rows, bool both_columns>
-struct Sums {
-    static void zero() noexcept {
-        _tile_zero(0);
-        if constexpr (both_columns) _tile_zero(1);
-        if constexpr (both_rows) _tile_zero(2);
-        if constexpr (both_rows && both_columns) _tile_zero(3);
-    }
-    static void load(const float* sums) noexcept {
-        _tile_loadd(0, sums, 64);
-        if constexpr (both_columns) _tile_loadd(1, sums + 256, 64);
-        if constexpr (both_rows) _tile_loadd(2, sums + 512, 64);
-        if constexpr (both_rows && both_columns) _tile_loadd(3, sums + 768, 64);
-    }
-    static void store(float* sums) noexcept {
-        _tile_stored(0, sums, 64);
-        if constexpr (both_columns) _tile_stored(1, sums + 256, 64);
-        if constexpr (both_rows) _tile_stored(2, sums + 512, 64);
-        if constexpr (both_rows && both_columns) _tile_stored(3, sums + 768, 64);
-    }
-    static void load_a(const char* a, size part) noexcept {
-        _tile_loadd(4, a + part * part_bytes, 64);
-        if constexpr (both_rows) _tile_loadd(5, a + part * part_bytes + square_bytes, 64);
-    }
-    static void load_b(const char* b, size part) noexcept {
-        _tile_loadd(6, b + part * part_bytes, 64);
-        if constexpr (both_columns) _tile_loadd(7, b + part * part_bytes + square_bytes, 64);
-    }
-    static void multiply() noexcept {
-        _tile_dpbf16ps(0, 4, 6);
-        if constexpr (both_columns) _tile_dpbf16ps(1, 4, 7);
-        if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
-        if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
-    }
-    // The products of parts that count, the smallest first.
-    template <size parts>
-    static void add_step(const char* a, const char* b) noexcept {
-        load_a(a, 0);
-        if constexpr (parts == 3) {
-            load_b(b, 2);
-            multiply();
-        }
-        if constexpr (parts >= 2) {
-            load_b(b, 1);
-            multiply();
-        }
-        load_b(b, 0);
-        multiply();
-        if constexpr (parts >= 2) {
-            load_a(a, 1);
-            multiply();
-            load_b(b, 1);
-            multiply();
-        }
-        if constexpr (parts == 3) {
-            load_a(a, 2);
-            load_b(b, 0);
-            multiply();
-        }
-    }
-    // sums = (first ? 0 : sums) + the products of `steps` steps.
-    template <size parts>
-    static void add(const char* a, const char* b, size steps, float* sums, bool first,
-                    FetchingBySteps& fetching) noexcept {
-        if (first) {
-            zero();
-        } else {
-            load(sums);
-        }
-        for (size step = 0; step < steps; ++step) {
-            fetching.some();
-            add_step<parts>(a, b);
-            a += parts * part_bytes;
-            b += parts * part_bytes;
-        }
-        store(sums);
-    }
-};
+// The four squares of a tile one after the other.
+constexpr Corners one_after_other = {side, side * side, 2 * side * side};
 
-template <size parts>
+// sums = (first ? 0 : sums) + the products of `steps` steps.
+template <bool both_rows, bool both_columns, size parts>
+void add_steps(const char* a, const char* b, size steps, float* sums, bool first,
+               FetchingBySteps& fetching) noexcept {
+    using Tile = Sums<both_rows, both_columns>;
+    if (first) {
+        Tile::zero();
+    } else {
+        Tile::load(sums, one_after_other);
+    }
+    for (size step = 0; step < steps; ++step) {
+        fetching.some();
+        Tile::template add_step<parts, parts>(a, b);
+        a += parts * part_bytes;
+        b += parts * part_bytes;
+    }
+    Tile::store(sums, one_after_other);
+}
+
 using AddSteps = void (*)(const char*, const char*, size, float*, bool, FetchingBySteps&) noexcept;
 
 template <size parts>
-inline AddSteps<parts> add_function(bool both_rows, bool both_columns) noexcept {
-    static constexpr AddSteps<parts> functions[2][2] = {
-        {Sums<false, false>::add<parts>, Sums<false, true>::add<parts>},
-        {Sums<true, false>::add<parts>, Sums<true, true>::add<parts>}};
+inline AddSteps add_function(bool both_rows, bool both_columns) noexcept {
+    static constexpr AddSteps functions[2][2] = {
+        {add_steps<false, false, parts>, add_steps<false, true, parts>},
+        {add_steps<true, false, parts>, add_steps<true, true, parts>}};
     return functions[both_rows][both_columns];
 }
 

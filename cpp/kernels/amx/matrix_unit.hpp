@@ -1,11 +1,13 @@
 // What the files of this level show one another.
 #pragma once
 
+#include "kernels/attention.hpp"
 #include "kernels/gemm.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
 
 extern const GemmPackers part_packers[element_count];
 extern const GemmKernels part_kernels[element_count];
+extern const AttentionKernels part_attention[element_count];
 
 }  // namespace unitstride::UNITSTRIDE_ISA

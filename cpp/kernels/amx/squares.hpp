@@ -1,0 +1,102 @@
+// Four squares of sums in the registers of the matrix unit, and what is added to them.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/amx/panel.hpp"
+
+namespace unitstride::UNITSTRIDE_ISA {
+namespace {
+
+// The registers are in use from construction to destruction: the system need not save them else.
+class Squares {
+  public:
+    Squares() noexcept {
+        struct alignas(64) {
+            std::uint8_t palette = 1, start = 0, reserved[14] = {};
+            std::uint16_t row_bytes[16] = {};
+            std::uint8_t rows[16] = {};
+        } shape;
+        for (int i = 0; i < 8; ++i) shape.row_bytes[i] = 64, shape.rows[i] = side;
+        asm volatile("" ::: "memory");  // the instruction reads all of it, which GCC does not know
+        _tile_loadconfig(&shape);
+    }
+    ~Squares() { _tile_release(); }
+    Squares(const Squares&) = delete;
+    Squares& operator=(const Squares&) = delete;
+};
+
+// Where four squares of floats lie: from row to row, from left to right, from above to below.
+struct Corners {
+    size row, across, down;
+};
+
+// Registers 0 to 3 are the sums (row by row), 4 and 5 squares of A, 6 and 7 squares of B.
+template <bool both_rows, bool both_columns>
+struct Sums {
+    static void zero() noexcept {
+        _tile_zero(0);
+        if constexpr (both_columns) _tile_zero(1);
+        if constexpr (both_rows) _tile_zero(2);
+        if constexpr (both_rows && both_columns) _tile_zero(3);
+    }
+    static void load(const float* sums, const Corners& at) noexcept {
+        _tile_loadd(0, sums, at.row * 4);
+        if constexpr (both_columns) _tile_loadd(1, sums + at.across, at.row * 4);
+        if constexpr (both_rows) _tile_loadd(2, sums + at.down, at.row * 4);
+        if constexpr (both_rows && both_columns)
+            _tile_loadd(3, sums + at.down + at.across, at.row * 4);
+    }
+    static void store(float* sums, const Corners& at) noexcept {
+        _tile_stored(0, sums, at.row * 4);
+        if constexpr (both_columns) _tile_stored(1, sums + at.across, at.row * 4);
+        if constexpr (both_rows) _tile_stored(2, sums + at.down, at.row * 4);
+        if constexpr (both_rows && both_columns)
+            _tile_stored(3, sums + at.down + at.across, at.row * 4);
+    }
+    static void load_a(const char* a, size part) noexcept {
+        _tile_loadd(4, a + part * part_bytes, 64);
+        if constexpr (both_rows) _tile_loadd(5, a + part * part_bytes + square_bytes, 64);
+    }
+    static void load_b(const char* b, size part) noexcept {
+        _tile_loadd(6, b + part * part_bytes, 64);
+        if constexpr (both_columns) _tile_loadd(7, b + part * part_bytes + square_bytes, 64);
+    }
+    static void multiply() noexcept {
+        _tile_dpbf16ps(0, 4, 6);
+        if constexpr (both_columns) _tile_dpbf16ps(1, 4, 7);
+        if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
+        if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
+    }
+    // The products of parts that count: of three by three the six whose places sum to less than 3.
+    template <size a_parts, size b_parts>
+    static void add_step(const char* a, const char* b) noexcept {
+        load_a(a, 0);
+        if constexpr (b_parts == 3) {
+            load_b(b, 2);
+            multiply();
+        }
+        if constexpr (b_parts >= 2) {
+            load_b(b, 1);
+            multiply();
+        }
+        load_b(b, 0);
+        multiply();
+        if constexpr (a_parts >= 2) {
+            load_a(a, 1);
+            multiply();
+        }
+        if constexpr (a_parts >= 2 && b_parts >= 2) {
+            load_b(b, 1);
+            multiply();
+        }
+        if constexpr (a_parts == 3) {
+            load_a(a, 2);
+            load_b(b, 0);
+            multiply();
+        }
+    }
+};
+
+}  // namespace
+}  // namespace unitstride::UNITSTRIDE_ISA
