@@ -186,6 +186,7 @@ constexpr AttentionKernels kernels_of = {
     .adjust = adjust<T, strip_keys<T>>,
     .weigh = weigh<T>,
     .average = average<T>,
+    .meet = nullptr,
     .finish = finish<T, tile_rows, tile_columns<T>>,
     .gradient = gradient<T>,
     .accumulate = accumulate<T>,

@@ -87,7 +87,7 @@ struct AttentionKernels {
     std::ptrdiff_t depth_unit;    // panels are filled up with zeros to a multiple of this
     std::ptrdiff_t query_bytes;   // of a packed strip, for each feature
     std::ptrdiff_t key_bytes;     // of a panel of columns, for each step of its depth
-    std::ptrdiff_t weight_bytes;  // of a strip's weights, for each key; 0: they replace the scores
+    std::ptrdiff_t weight_bytes;  // of weights beside the scores
     // Products of queries and keys, and each row's highest of the plain ones.
     void (*scores)(const AttentionStrip&) noexcept;
     // Scale, cap, bias, exclusion; each row's highest of all.
@@ -96,6 +96,8 @@ struct AttentionKernels {
     void (*weigh)(AttentionStrip&) noexcept;
     // Weights times values onto the averages.
     void (*average)(const AttentionStrip&) noexcept;
+    // All of these on a matrix unit, a few keys at a time; or null.
+    void (*meet)(AttentionStrip&, bool adjusts) noexcept;
     // Averages divided by the sums, which go to `totals`.
     void (*finish)(const AttentionStrip&) noexcept;
     void (*gradient)(const AttentionGradient&) noexcept;

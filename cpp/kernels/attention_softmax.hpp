@@ -19,6 +19,8 @@ namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
 constexpr int vectors_in_step = 2;
+template <class T>
+constexpr T level_margin = 8;
 
 template <class T>
 inline bool is_far(T level, T factor) noexcept {
@@ -42,7 +44,6 @@ inline T powers_above(T score, T from, T factor) noexcept {
 // Raises the level of row `r` where a block needs it; returns what its exponents are measured from.
 template <class T>
 inline T raise_level(AttentionStrip& strip, size r) noexcept {
-    constexpr T margin = 8;
     const T factor = static_cast<T>(strip.factor);
     T& level = static_cast<T*>(strip.level)[r];
     T& rescale = static_cast<T*>(strip.rescale)[r];
@@ -57,7 +58,7 @@ inline T raise_level(AttentionStrip& strip, size r) noexcept {
         return level == -infinity<T> ? T(0) : level;
     }
     const T above = powers_above(now, level, factor);
-    if (above > margin) {
+    if (above > level_margin<T>) {
         rescale = exp2_flushed<T>(splat(-above))[0];
         level = now;
         strip.rescales = true;

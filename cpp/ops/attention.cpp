@@ -43,7 +43,7 @@ class Attention {
         const double cost = shape_.multiply_adds() / multiply_adds_per_nanosecond;
         const int workers = workers_for(cost, checked_multiply(count, strip_count_));
         const Size most = chunk_bytes / (strips_.strip_bytes() + average_bytes() + 1);
-        const Size even = strip_count_ * count / (workers == 1 ? 1 : 16 * workers);
+        const Size even = strip_count_ * count / (workers == 1 ? 1 : 8 * workers);
         const Size largest = std::clamp<Size>(std::min(most, even), 1, strip_count_);
         chunks_ = (strip_count_ + largest - 1) / largest;
         chunk_ = (strip_count_ + chunks_ - 1) / chunks_;
@@ -137,7 +137,7 @@ class Attention {
             strips_.pack_along(arguments_.value, chunk.entry, chunk.key_head, key, first, last,
                                block_keys_, own.values, &own.refused);
             if (own.refused) return worker.proceed();
-            own.screened = kernels_.weight_bytes > 0;  // a matrix unit refuses them
+            own.screened = false;
             own.specials.count = 0;
             for (Size s = 0; s < strips; ++s)
                 meet_block(own, strip_of(chunk, s), s, key, first, last);
@@ -176,6 +176,8 @@ class Attention {
         strip.end = round_up(last, kernels_.columns);
         if (!strips_.describe(rows, extent, key, own.buffers, strip)) return;
         const bool adjusts = strip.plain_begin > strip.begin || strip.plain_end < strip.end;
+        own.begun[s] = true;
+        if (kernels_.meet) return kernels_.meet(strip, adjusts);
         if (adjusts && !own.screened) {
             strips_.set_specials_apart(reinterpret_cast<T*>(own.values), panels_, block_keys_,
                                        packed_begin, packed_end, own.specials);
@@ -185,7 +187,6 @@ class Attention {
         if (adjusts) kernels_.adjust(strip);
         kernels_.weigh(strip);
         kernels_.average(strip);
-        own.begun[s] = true;
         if (own.specials.count > 0) add_specials(own, strip, adjusts);
     }
 
@@ -253,9 +254,11 @@ class Attention {
 // Steps of 32 features that are mostly there, and rows enough to fill the unit's squares.
 const MatrixUnit* unit_for(const AttentionShape& shape) {
     const MatrixUnit* units = kernels().matrix_unit;
-    if (!units || shape.row_count < 24 || shape.keys < 32) return nullptr;
+    if (!units || shape.row_count < 24 || shape.keys < 32 || shape.features == 0 ||
+        shape.value_features == 0)
+        return nullptr;
     const MatrixUnit& unit = units[static_cast<int>(shape.arguments.storage)];
-    if (!unit.attention->scores) return nullptr;
+    if (!unit.attention->meet) return nullptr;
     const Size depth = shape.features + shape.value_features;
     const Size padded = round_up(shape.features, unit.attention->depth_unit) +
                         round_up(shape.value_features, unit.attention->columns);

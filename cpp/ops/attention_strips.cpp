@@ -35,7 +35,7 @@ AttentionBuffers<T> AttentionStrips<T>::carve_buffers(Carver& carver) const {
     const std::ptrdiff_t rows = kernels.rows, elements = rows * kernels.strip_keys;
     AttentionBuffers<T> buffers;
     buffers.scores = carver.take<T>(elements);
-    buffers.weights = carver.take<char>(kernels.strip_keys * kernels.weight_bytes);
+    buffers.weights = carver.take<char>(kernels.weight_bytes);
     buffers.highest = carver.take<T>(rows * kernels.lanes);
     buffers.rescale = carver.take<T>(rows);
     buffers.bias = carver.take<T>(arguments.bias ? elements : 0);

@@ -12,50 +12,107 @@
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
-constexpr size strip_keys = 128;
+constexpr size strip_keys = 512;
+constexpr size stretch_keys = 128;  // that are under way at a time
 
 template <class S>
 constexpr size weight_parts = parts_of<S> == 3 ? 3 : 2;
 
 constexpr size steps_of(size depth) noexcept { return (depth + step_depth - 1) / step_depth; }
 
-template <class S, bool both_rows>
-void multiply_keys(const AttentionStrip& strip) noexcept {
-    using Tile = Sums<both_rows, true>;
-    constexpr Corners corners = {strip_keys, side, side * strip_keys};
-    const size steps = steps_of(strip.features);
-    const char* keys =
-        static_cast<const char*>(strip.keys) + strip.begin / panel_lines * steps * step_bytes<S>;
-    for (size k = strip.begin; k < strip.end; k += panel_lines) {
-        const char* query = static_cast<const char*>(strip.query);
-        Tile::zero();
-        for (size step = 0; step < steps; ++step) {
-            Tile::template add_step<parts_of<S>, parts_of<S>>(query, keys);
-            query += step_bytes<S>;
-            keys += step_bytes<S>;
-        }
-        Tile::store(static_cast<float*>(strip.scores) + k, corners);
-    }
-}
-
+// The products of a turn, a little at a time: what the matrix unit does while the vector units are
+// busy with weights. First the scores of one strip, then the averages of another.
 template <class S>
-void scores(const AttentionStrip& strip) noexcept {
-    const Squares registers;
-    if (strip.rows > side) {
-        multiply_keys<S, true>(strip);
-    } else {
-        multiply_keys<S, false>(strip);
+class Products {
+  public:
+    // Either may be null.
+    Products(const AttentionStrip* scores, const AttentionStrip* averages) noexcept
+        : scores_(scores), averages_(averages), key_(scores ? scores->begin : 0) {
+        if (scores) {
+            products_ = (scores->end - scores->begin) / panel_lines;
+            count_ = products_ * steps_of(scores->features) * ScoreParts::count;
+        }
+        if (averages) {
+            products_ += averages->value_panels;
+            count_ += (averages->end - averages->begin) / step_depth * averages->value_panels *
+                      AverageParts::count;
+        }
+        if (products_ > 0) begin();
     }
-    for (size r = 0; r < strip.rows; ++r) {
-        const float* score = static_cast<const float*>(strip.scores) + r * strip_keys;
-        F32 most[2] = {splat(-infinity<float>), splat(-infinity<float>)};
-        for (size k = strip.plain_begin; k < strip.plain_end; k += panel_lines)
-#pragma GCC unroll 2
-            for (size v = 0; v < 2; ++v)
-                most[v] = max_or_second(most[v], load(score + k + v * side));
-        store(static_cast<float*>(strip.highest) + r * side, max_or_second(most[0], most[1]));
+    // How often `some` has something to do.
+    size count() const noexcept { return count_; }
+    [[gnu::always_inline]] void some() noexcept {
+        if (is_score_ && parts_of<S> != weight_parts<S>) {
+            add<parts_of<S>, 0>();
+        } else {
+            add<weight_parts<S>, 0>();
+        }
     }
-}
+    void finish() noexcept {
+        while (products_ > 0) some();
+    }
+
+  private:
+    using Tile = Sums<true, true>;
+    using ScoreParts = PartOrder<parts_of<S>, parts_of<S>>;
+    using AverageParts = PartOrder<weight_parts<S>, parts_of<S>>;
+
+    // The next product of parts, and what comes after the last of a step.
+    template <size a_parts, size place>
+    [[gnu::always_inline]] void add() noexcept {
+        constexpr bool is_last = place + 1 == PartOrder<a_parts, parts_of<S>>::count;
+        if constexpr (!is_last)
+            if (place_ != place) return add<a_parts, place + 1>();
+        Tile::template add_product<a_parts, parts_of<S>, place>(a_, b_);
+        ++place_;
+        if constexpr (is_last) end_step(a_parts * part_bytes);
+    }
+    [[gnu::always_inline]] void end_step(size a_bytes) noexcept {
+        place_ = 0;
+        a_ += a_bytes;
+        b_ += step_bytes<S>;
+        if (--steps_ > 0) return;
+        Tile::store(sums_, {row_, side, side * row_});
+        if (--products_ > 0) begin();
+    }
+    [[gnu::always_inline]] void begin() noexcept {
+        is_score_ = scores_ && key_ < scores_->end;
+        if (is_score_) {
+            steps_ = steps_of(scores_->features);
+            a_ = static_cast<const char*>(scores_->query);
+            b_ = static_cast<const char*>(scores_->keys) +
+                 key_ / panel_lines * steps_ * step_bytes<S>;
+            sums_ = static_cast<float*>(scores_->scores) + key_;
+            row_ = stretch_keys;
+            key_ += panel_lines;
+        } else {
+            const size first = averages_->begin / step_depth;
+            steps_ = averages_->end / step_depth - first;
+            a_ = static_cast<const char*>(averages_->weights);
+            b_ = static_cast<const char*>(averages_->values) +
+                 (panel_ * averages_->value_depth / step_depth + first) * step_bytes<S>;
+            sums_ = static_cast<float*>(averages_->averages) + panel_ * panel_lines * panel_lines;
+            row_ = panel_lines;
+            ++panel_;
+        }
+        if (is_score_ || averages_->first) {
+            Tile::zero();
+        } else {
+            Tile::load(sums_, {row_, side, side * row_});
+        }
+    }
+
+    const AttentionStrip* const scores_;
+    const AttentionStrip* const averages_;
+    size products_ = 0, count_ = 0;  // products that are not finished
+    size key_, panel_ = 0;           // where the next product begins
+    size steps_ = 0, place_ = 0;     // of the product under way
+    const char* a_ = nullptr;
+    const char* b_ = nullptr;
+    float* sums_ = nullptr;
+    size row_ = 0;
+    bool is_score_ = false;
+};
 
 // The upper halves of two vectors of floats, as pairs.
 inline __m512i heads_of(F32 low, F32 high) noexcept {
@@ -66,22 +123,6 @@ inline __m512i heads_of(F32 low, F32 high) noexcept {
 // What the upper half leaves.
 inline F32 rest_of(F32 v) noexcept {
     return v - reinterpret_cast<F32>(reinterpret_cast<U32>(v) & 0xffff0000u);
-}
-
-template <class S>
-void weigh(AttentionStrip& strip) noexcept {
-    constexpr size parts = weight_parts<S>;
-    weigh_rows<float, strip_keys>(strip, [&](size r, size k, const F32* weight) {
-        char* to = static_cast<char*>(strip.weights) + k / step_depth * parts * part_bytes +
-                   r / side * square_bytes + r % side * 64;
-        F32 low = weight[0], high = weight[1];
-#pragma GCC unroll 3
-        for (size part = 0; part < parts; ++part) {
-            _mm512_storeu_si512(to + part * part_bytes, heads_of(low, high));
-            low = rest_of(low);
-            high = rest_of(high);
-        }
-    });
 }
 
 inline void rescale_averages(const AttentionStrip& strip) noexcept {
@@ -95,42 +136,144 @@ inline void rescale_averages(const AttentionStrip& strip) noexcept {
         }
 }
 
-template <class S, bool both_rows>
-void add_values(const AttentionStrip& strip) noexcept {
-    using Tile = Sums<both_rows, true>;
-    constexpr Corners corners = {panel_lines, side, side * panel_lines};
-    constexpr size weight_bytes = weight_parts<S> * part_bytes;
-    const size begin = strip.begin / step_depth, end = steps_of(strip.end);
-    const char* panel = static_cast<const char*>(strip.values) + begin * step_bytes<S>;
-    float* averages = static_cast<float*>(strip.averages);
-    for (size p = 0; p < strip.value_panels; ++p) {
-        const char* weights = static_cast<const char*>(strip.weights) + begin * weight_bytes;
-        const char* values = panel;
-        if (strip.first) {
-            Tile::zero();
-        } else {
-            Tile::load(averages, corners);
-        }
-        for (size step = begin; step < end; ++step) {
-            Tile::template add_step<weight_parts<S>, parts_of<S>>(weights, values);
-            weights += weight_bytes;
-            values += step_bytes<S>;
-        }
-        Tile::store(averages, corners);
-        panel += strip.value_depth / step_depth * step_bytes<S>;
-        averages += panel_lines * panel_lines;
+// One strip and one block of keys, a stretch of keys at a time: while the vector units turn one
+// stretch's scores into weights, the matrix unit finds the scores of the next and adds the values
+// of the one before.
+template <class S>
+class Meeting {
+  public:
+    explicit Meeting(AttentionStrip& strip) noexcept : strip_(strip) {
+        for (size r = 0; r < strip.rows; ++r) measure(r);
     }
-}
+
+    void run(bool adjusts) noexcept {
+        const Squares registers;
+        AttentionStrip next = stretch_from(strip_.begin), now = {}, before = {};
+        finish_products(&next, nullptr);
+        while (next.begin < next.end) {
+            if (adjusts) adjust<float, stretch_keys>(next);
+            if (now.begin < now.end) before = now;
+            now = next;
+            next = stretch_from(now.end);
+            if (rescales_) rescale_averages(before);
+            weigh_beside(now, next.begin < next.end ? &next : nullptr,
+                         before.begin < before.end ? &before : nullptr);
+        }
+        if (rescales_) rescale_averages(now);
+        finish_products(nullptr, &now);
+    }
+
+  private:
+    static constexpr size row_keys = stretch_keys;
+    static constexpr size stretch_weights = row_keys / step_depth * weight_parts<S> * part_bytes;
+
+    // The keys from `begin` on. Places count from the block's first key.
+    AttentionStrip stretch_from(size begin) noexcept {
+        AttentionStrip stretch = strip_;
+        const size last = begin + row_keys;
+        stretch.begin = begin;
+        stretch.end = last < strip_.end ? last : strip_.end;
+        stretch.plain_begin = within(strip_.plain_begin, stretch);
+        stretch.plain_end = within(strip_.plain_end, stretch);
+        stretch.scores =
+            static_cast<float*>(strip_.scores) + turn_ * panel_lines * row_keys - begin;
+        stretch.weights = static_cast<char*>(strip_.weights) + turn_ * stretch_weights;
+        stretch.first = strip_.first && begin == strip_.begin;
+        turn_ ^= 1;
+        return stretch;
+    }
+    static size within(size key, const AttentionStrip& stretch) noexcept {
+        return key < stretch.begin ? stretch.begin : (key > stretch.end ? stretch.end : key);
+    }
+
+    static void finish_products(const AttentionStrip* next, const AttentionStrip* before) noexcept {
+        asm volatile("" ::: "memory");  // GCC does not know what the unit reads and writes
+        Products<S> products(next, before);
+        products.finish();
+        asm volatile("" ::: "memory");
+    }
+
+    void weigh_beside(AttentionStrip& now, const AttentionStrip* next,
+                      const AttentionStrip* before) noexcept {
+        rescales_ = false;
+        asm volatile("" ::: "memory");
+        Products<S> products(next, before);
+        const size pairs = now.rows * (now.end - now.begin) / panel_lines;
+        const size share = products.count() * 256 / pairs;
+        size due = 0;
+        const auto put = [&](size r, size k, const F32* weight) __attribute__((always_inline)) {
+            put_parts(static_cast<char*>(now.weights) +
+                          (k - now.begin) / step_depth * weight_parts<S> * part_bytes +
+                          r / side * square_bytes + r % side * 64,
+                      weight[0], weight[1]);
+            for (due += share; due >= 256; due -= 256) products.some();
+        };
+        for (size r = 0; r < now.rows; ++r) weigh_one(now, r, put);
+        products.finish();
+        asm volatile("" ::: "memory");
+    }
+
+    static void put_parts(char* to, F32 low, F32 high) noexcept {
+#pragma GCC unroll 3
+        for (size part = 0; part < weight_parts<S>; ++part) {
+            _mm512_storeu_si512(to + part * part_bytes, heads_of(low, high));
+            low = rest_of(low);
+            high = rest_of(high);
+        }
+    }
+
+    template <class Put>
+    void weigh_one(AttentionStrip& now, size r, const Put& put) noexcept {
+        const float* score = static_cast<const float*>(now.scores) + r * row_keys;
+        F32 most = load(score + now.begin);
+        for (size k = now.begin + side; k < now.end; k += side)
+            most = max_or_second(most, load(score + k));
+        if (_mm512_cmp_ps_mask(most, splat(limit_[r]), _CMP_GT_OQ) != 0) raise(r, most);
+        float* sums = static_cast<float*>(strip_.sums) + r * side;
+        const F32 factor = splat(static_cast<float>(strip_.factor));
+        F32 total[vectors_in_step] = {load(sums)};
+        if (far_[r]) {
+            const float level = static_cast<const float*>(strip_.level)[r];
+            weigh_row<float, true>(score, r, now.begin, now.end, level, factor, total, put);
+        } else {
+            weigh_row<float, false>(score, r, now.begin, now.end, base_[r], factor, total, put);
+        }
+        store(sums, total[0] + total[1]);
+    }
+
+    // What the weights of a row are measured from, and the score beyond which that changes.
+    void measure(size r) noexcept {
+        const float level = static_cast<const float*>(strip_.level)[r];
+        const float factor = static_cast<float>(strip_.factor);
+        const bool begun = level != -infinity<float>;
+        far_[r] = begun && is_far(level, factor);
+        base_[r] = begun ? level * factor : 0;
+        limit_[r] = begun ? level + level_margin<float> / factor : level;
+    }
+
+    [[gnu::noinline]] void raise(size r, F32 most) noexcept {
+        float* rescale = static_cast<float*>(strip_.rescale);
+        if (!rescales_)
+            for (size i = 0; i < strip_.rows; ++i) rescale[i] = 1;
+        store(static_cast<float*>(strip_.highest) + r * side, most);
+        strip_.rescales = false;
+        raise_level<float>(strip_, r);
+        rescales_ = rescales_ || strip_.rescales;
+        float* sums = static_cast<float*>(strip_.sums) + r * side;
+        store(sums, load(sums) * splat(rescale[r]));
+        measure(r);
+    }
+
+    AttentionStrip& strip_;
+    size turn_ = 0;          // which half of the buffers is next
+    bool rescales_ = false;  // `now` has raised levels
+    bool far_[panel_lines];
+    float base_[panel_lines], limit_[panel_lines];
+};
 
 template <class S>
-void average(const AttentionStrip& strip) noexcept {
-    if (strip.rescales && !strip.first) rescale_averages(strip);
-    const Squares registers;
-    if (strip.rows > side) {
-        add_values<S, true>(strip);
-    } else {
-        add_values<S, false>(strip);
-    }
+void meet(AttentionStrip& strip, bool adjusts) noexcept {
+    Meeting<S>(strip).run(adjusts);
 }
 
 template <class S>
@@ -142,11 +285,12 @@ constexpr AttentionKernels kernels_of = {
     .depth_unit = step_depth,
     .query_bytes = step_bytes<S> / step_depth,
     .key_bytes = step_bytes<S> / step_depth,
-    .weight_bytes = weight_parts<S> * part_bytes / step_depth,
-    .scores = scores<S>,
-    .adjust = adjust<float, strip_keys>,
-    .weigh = weigh<S>,
-    .average = average<S>,
+    .weight_bytes = 2 * stretch_keys / step_depth * weight_parts<S> * part_bytes,
+    .scores = nullptr,
+    .adjust = nullptr,
+    .weigh = nullptr,
+    .average = nullptr,
+    .meet = meet<S>,
     .finish = finish<float, panel_lines, panel_lines>,
     .gradient = nullptr,
     .accumulate = nullptr,

@@ -31,6 +31,26 @@ struct Corners {
     size row, across, down;
 };
 
+// The products of parts that count: of three by three the six whose places sum to less than 3.
+template <size a_parts, size b_parts>
+struct PartOrder;
+template <>
+struct PartOrder<3, 3> {
+    static constexpr size count = 6, a[] = {0, 0, 0, 1, 1, 2}, b[] = {2, 1, 0, 0, 1, 0};
+};
+template <>
+struct PartOrder<2, 2> {
+    static constexpr size count = 4, a[] = {0, 0, 1, 1}, b[] = {1, 0, 0, 1};
+};
+template <>
+struct PartOrder<2, 1> {
+    static constexpr size count = 2, a[] = {0, 1}, b[] = {0, 0};
+};
+template <>
+struct PartOrder<1, 1> {
+    static constexpr size count = 1, a[] = {0}, b[] = {0};
+};
+
 // Registers 0 to 3 are the sums (row by row), 4 and 5 squares of A, 6 and 7 squares of B.
 template <bool both_rows, bool both_columns>
 struct Sums {
@@ -68,33 +88,20 @@ struct Sums {
         if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
         if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
     }
-    // The products of parts that count: of three by three the six whose places sum to less than 3.
-    template <size a_parts, size b_parts>
-    static void add_step(const char* a, const char* b) noexcept {
-        load_a(a, 0);
-        if constexpr (b_parts == 3) {
-            load_b(b, 2);
-            multiply();
-        }
-        if constexpr (b_parts >= 2) {
-            load_b(b, 1);
-            multiply();
-        }
-        load_b(b, 0);
+    // One product of parts: the one at `place` of their order.
+    template <size a_parts, size b_parts, size place>
+    static void add_product(const char* a, const char* b) noexcept {
+        using Order = PartOrder<a_parts, b_parts>;
+        constexpr size before = place > 0 ? place - 1 : 0;
+        if constexpr (place == 0 || Order::a[place] != Order::a[before]) load_a(a, Order::a[place]);
+        if constexpr (place == 0 || Order::b[place] != Order::b[before]) load_b(b, Order::b[place]);
         multiply();
-        if constexpr (a_parts >= 2) {
-            load_a(a, 1);
-            multiply();
-        }
-        if constexpr (a_parts >= 2 && b_parts >= 2) {
-            load_b(b, 1);
-            multiply();
-        }
-        if constexpr (a_parts == 3) {
-            load_a(a, 2);
-            load_b(b, 0);
-            multiply();
-        }
+    }
+    template <size a_parts, size b_parts, size place = 0>
+    static void add_step(const char* a, const char* b) noexcept {
+        add_product<a_parts, b_parts, place>(a, b);
+        if constexpr (place + 1 < PartOrder<a_parts, b_parts>::count)
+            add_step<a_parts, b_parts, place + 1>(a, b);
     }
 };
 
