@@ -13,7 +13,7 @@ namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
 constexpr size strip_keys = 512;
-constexpr size stretch_keys = 128;  // that are under way at a time
+constexpr size stretch_keys = 128;  // at most, that are under way at a time
 
 template <class S>
 constexpr size weight_parts = parts_of<S> == 3 ? 3 : 2;
@@ -143,6 +143,8 @@ template <class S>
 class Meeting {
   public:
     explicit Meeting(AttentionStrip& strip) noexcept : strip_(strip) {
+        const size quarter = steps_of((strip.end - strip.begin) / 4) * panel_lines;
+        if (quarter < length_) length_ = quarter > 0 ? quarter : panel_lines;
         for (size r = 0; r < strip.rows; ++r) measure(r);
     }
 
@@ -170,7 +172,7 @@ class Meeting {
     // The keys from `begin` on. Places count from the block's first key.
     AttentionStrip stretch_from(size begin) noexcept {
         AttentionStrip stretch = strip_;
-        const size last = begin + row_keys;
+        const size last = begin + length_;
         stretch.begin = begin;
         stretch.end = last < strip_.end ? last : strip_.end;
         stretch.plain_begin = within(strip_.plain_begin, stretch);
@@ -265,6 +267,7 @@ class Meeting {
     }
 
     AttentionStrip& strip_;
+    size length_ = stretch_keys;
     size turn_ = 0;          // which half of the buffers is next
     bool rescales_ = false;  // `now` has raised levels
     bool far_[panel_lines];
