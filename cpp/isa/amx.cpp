@@ -10,6 +10,7 @@ namespace amx {
 extern const GemmKernels part_kernels[element_count];
 extern const GemmPackers part_packers[element_count];
 extern const AttentionKernels part_attention[element_count];
+extern const AttentionReturnKernels part_attention_vjp[element_count];
 extern const KernelTable table;
 
 namespace {
@@ -17,7 +18,8 @@ namespace {
 // The last step of 16-bit products is that of AVX-512.
 MatrixUnit unit_of(Element element) {
     const int index = static_cast<int>(element);
-    MatrixUnit unit = {part_kernels[index], part_packers[index], &part_attention[index]};
+    MatrixUnit unit = {part_kernels[index], part_packers[index], &part_attention[index],
+                       &part_attention_vjp[index]};
     unit.kernels.round = avx512::table.gemm[index].round;
     return unit;
 }

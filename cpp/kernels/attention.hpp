@@ -108,6 +108,29 @@ struct AttentionKernels {
     bool (*all_finite)(const void* elements, std::ptrdiff_t count) noexcept;
 };
 
+// A strip of rows and a block of keys on the way back, on a matrix unit: the strip's `values` are
+// the keys as rows of panels, its `averages` the sums of the queries' gradients.
+struct AttentionReturn {
+    AttentionStrip strip;
+    AttentionGradient gradient;  // scale, factor, rows, levels and deltas
+    const void* cotangents;      // packed as `strip.query`
+    const void* values;          // packed as `strip.keys`
+    std::ptrdiff_t value_features;
+    void* products;              // as `strip.scores`
+    void* weights;               // parts by columns: the strip's step in the first panel of keys
+    void* gradients;             // the same
+    void* row_gradients;         // parts by rows, of a stretch of keys
+    std::ptrdiff_t panel_bytes;  // from panel to panel of `weights` and `gradients`
+};
+
+struct AttentionReturnKernels {
+    std::ptrdiff_t weight_bytes;  // of a step of 32 rows and 32 keys
+    std::ptrdiff_t stretch_keys;  // from row to row of scores
+    void (*go_back)(const AttentionReturn&, bool adjusts) noexcept;
+    // sums[panel][feature][keys] += elements weights; `elements` and `weights` are packed.
+    void (*accumulate)(const AttentionAccumulate&) noexcept;
+};
+
 // Keys or values as they lie, from the block's first key on: features are contiguous.
 struct AttentionDirect {
     const void* array;

@@ -92,10 +92,12 @@ struct GemmPackers {
 // Units that multiply matrices of bfloat16 whole. Their panels hold each element as a sum of such
 // parts, and refuse elements that are not one: infinities, NaN, and what is very large or small.
 struct AttentionKernels;
+struct AttentionReturnKernels;
 struct MatrixUnit {
     GemmKernels kernels;
     GemmPackers packers;
     const AttentionKernels* attention;
+    const AttentionReturnKernels* attention_vjp;
 };
 
 // Products of matrices as they lie in memory, `batches` of them: columns of B and C are contiguous,

@@ -8,10 +8,8 @@
 
 #include <atomic>
 #include <cmath>
-#include <vector>
 
 #include "core/parallel.hpp"
-#include "isa/dispatch.hpp"
 #include "ops/attention_strips.hpp"
 
 namespace unitstride {
@@ -37,28 +35,27 @@ class Attention {
           block_keys_(block_keys()),
           strip_count_((shape.row_count + kernels_.rows - 1) / kernels_.rows) {}
 
-    // Whether every result is finite. `lists`, where not null, are the `count` lists of rows to
-    // work on; those whose elements a matrix unit refuses are marked in `refused` and left alone.
-    bool run(const Size* lists, Size count, std::atomic<bool>* refused) {
+    // Whether every result is finite.
+    bool run(const AttentionLists& lists) {
         const double cost = shape_.multiply_adds() / multiply_adds_per_nanosecond;
-        const int workers = workers_for(cost, checked_multiply(count, strip_count_));
+        const int workers = workers_for(cost, checked_multiply(lists.count, strip_count_));
         const Size most = chunk_bytes / (strips_.strip_bytes() + average_bytes() + 1);
-        const Size even = strip_count_ * count / (workers == 1 ? 1 : 8 * workers);
+        const Size even = strip_count_ * lists.count / (workers == 1 ? 1 : 8 * workers);
         const Size largest = std::clamp<Size>(std::min(most, even), 1, strip_count_);
         chunks_ = (strip_count_ + largest - 1) / largest;
         chunk_ = (strip_count_ + chunks_ - 1) / chunks_;
         Carver sizes(nullptr);
         carve(sizes);
         const Scratch scratch(sizes.used(), workers);
-        parallel_for(workers, checked_multiply(count, chunks_),
+        parallel_for(workers, checked_multiply(lists.count, chunks_),
                      [&](Worker& worker, Size begin, Size end) {
                          Carver carver(scratch.of_worker(worker.index()));
                          Own own = carve(carver);
                          for (Size index = begin; index < end; ++index) {
-                             const Size list = lists ? lists[index / chunks_] : index / chunks_;
-                             if (refused && refused[list].load(std::memory_order_relaxed)) continue;
+                             const Size list = lists[index / chunks_];
+                             if (lists.refused(list)) continue;
                              if (!run_chunk(worker, own, chunk_of(list, index % chunks_))) return;
-                             if (own.refused) refused[list].store(true, std::memory_order_relaxed);
+                             if (own.refused) lists.refuse(list);
                          }
                      });
         return finite_.load();
@@ -251,44 +248,22 @@ class Attention {
     std::atomic<bool> finite_{true};
 };
 
-// Steps of 32 features that are mostly there, and rows enough to fill the unit's squares.
-const MatrixUnit* unit_for(const AttentionShape& shape) {
-    const MatrixUnit* units = kernels().matrix_unit;
-    if (!units || shape.row_count < 24 || shape.keys < 32 || shape.features == 0 ||
-        shape.value_features == 0)
-        return nullptr;
-    const MatrixUnit& unit = units[static_cast<int>(shape.arguments.storage)];
-    if (!unit.attention->meet) return nullptr;
-    const Size depth = shape.features + shape.value_features;
-    const Size padded = round_up(shape.features, unit.attention->depth_unit) +
-                        round_up(shape.value_features, unit.attention->columns);
-    return 3 * padded <= 4 * depth ? &unit : nullptr;
-}
-
-// What the unit refuses is left to the vector kernels.
-bool attention_on(const AttentionShape& shape, const MatrixUnit& unit) {
-    std::vector<std::atomic<bool>> refused(static_cast<std::size_t>(shape.shared));
-    bool finite = Attention<float>(shape, &unit).run(nullptr, shape.shared, refused.data());
-    std::vector<Size> lists;
-    for (Size list = 0; list < shape.shared; ++list)
-        if (refused[static_cast<std::size_t>(list)].load()) lists.push_back(list);
-    if (!lists.empty()) {
-        const Size count = static_cast<Size>(lists.size());
-        if (!Attention<float>(shape).run(lists.data(), count, nullptr)) finite = false;
-    }
-    return finite;
-}
-
 }  // namespace
 
 bool attention(const AttentionArguments& arguments) {
     const AttentionShape shape(arguments);
     if (shape.batch == 0 || shape.heads == 0 || shape.queries == 0) return true;
     if (reads_directly(shape)) return attention_decode(shape);
-    if (const MatrixUnit* unit = unit_for(shape)) return attention_on(shape, *unit);
-    if (arguments.storage == Storage::float64)
-        return Attention<double>(shape).run(nullptr, shape.shared, nullptr);
-    return Attention<float>(shape).run(nullptr, shape.shared, nullptr);
+    AttentionLists lists(shape.shared);
+    bool finite = true;
+    if (const MatrixUnit* unit = matrix_unit_for(shape)) {
+        lists.offer();
+        finite = Attention<float>(shape, unit).run(lists);
+        lists.keep_refused();
+        if (lists.count == 0) return finite;
+    }
+    if (arguments.storage == Storage::float64) return Attention<double>(shape).run(lists);
+    return Attention<float>(shape).run(lists) && finite;
 }
 
 }  // namespace unitstride

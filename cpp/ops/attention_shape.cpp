@@ -1,5 +1,7 @@
 #include "ops/attention_shape.hpp"
 
+#include "isa/dispatch.hpp"
+
 namespace unitstride {
 
 AttentionShape::AttentionShape(const AttentionArguments& call) : arguments(call) {
@@ -63,6 +65,26 @@ std::ptrdiff_t AttentionShape::list_rows(const AttentionRows& rows, std::ptrdiff
         left -= now;
     }
     return count;
+}
+
+void AttentionLists::keep_refused() {
+    for (std::ptrdiff_t list = 0; list < count; ++list)
+        if (refused(list)) kept_.push_back(list);
+    count = static_cast<std::ptrdiff_t>(kept_.size());
+    refused_.clear();
+}
+
+const MatrixUnit* matrix_unit_for(const AttentionShape& shape) {
+    constexpr std::ptrdiff_t fewest_rows = 24, fewest_keys = 32;
+    const MatrixUnit* units = kernels().matrix_unit;
+    if (!units || shape.row_count < fewest_rows || shape.keys < fewest_keys ||
+        shape.features == 0 || shape.value_features == 0)
+        return nullptr;
+    const MatrixUnit& unit = units[static_cast<int>(shape.arguments.storage)];
+    if (!unit.attention->meet) return nullptr;
+    const std::ptrdiff_t padded = round_up(shape.features, unit.attention->depth_unit) +
+                                  round_up(shape.value_features, unit.attention->columns);
+    return 3 * padded <= 4 * (shape.features + shape.value_features) ? &unit : nullptr;
 }
 
 double attention_cost(const AttentionArguments& arguments) {

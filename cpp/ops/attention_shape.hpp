@@ -5,7 +5,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+#include <vector>
 
 #include "core/carver.hpp"
 #include "kernels/table.hpp"
@@ -75,6 +77,34 @@ struct AttentionShape {
         return base + head_of(rows, row) * strides[axes - 2] + row / group * strides[axes - 1];
     }
 };
+
+// The lists of rows that share keys: all of them, or those that a matrix unit refuses.
+struct AttentionLists {
+    explicit AttentionLists(std::ptrdiff_t all) : count(all) {}
+    std::ptrdiff_t count;
+    std::ptrdiff_t operator[](std::ptrdiff_t place) const {
+        return kept_.empty() ? place : kept_[static_cast<std::size_t>(place)];
+    }
+
+    // From here on a list may be refused.
+    void offer() { refused_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(count)); }
+    void refuse(std::ptrdiff_t list) const {
+        refused_[static_cast<std::size_t>(list)].store(true, std::memory_order_relaxed);
+    }
+    bool refused(std::ptrdiff_t list) const {
+        return !refused_.empty() &&
+               refused_[static_cast<std::size_t>(list)].load(std::memory_order_relaxed);
+    }
+    // What was refused is what is left.
+    void keep_refused();
+
+  private:
+    mutable std::vector<std::atomic<bool>> refused_;
+    std::vector<std::ptrdiff_t> kept_;
+};
+
+// The unit to work on, or null: its panels pay where they are mostly full.
+const MatrixUnit* matrix_unit_for(const AttentionShape& shape);
 
 // Few rows read keys and values as they lie, where features are contiguous.
 bool reads_directly(const AttentionShape& shape);

@@ -153,6 +153,47 @@ void AttentionStrips<T>::pack_runs_along(const InputView& view, const char* star
 }
 
 template <class T>
+void AttentionStrips<T>::pack_rows_across(const InputView& view, const AttentionRows& rows,
+                                          Run* runs, std::ptrdiff_t depth, void* panels,
+                                          bool* refused) const {
+    const std::ptrdiff_t features = view.shape[view.axes - 1], step = stride_of(view, 1);
+    const std::ptrdiff_t bytes = round_up(depth, kernels.depth_unit) * kernels.query_bytes;
+    PanelTask task = {};
+    task.array = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    task.along = runs;
+    task.along_runs = shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
+    task.across_runs = 1;
+    task.refused = refused;
+    for (std::ptrdiff_t p = 0; p < panels_of(features); ++p) {
+        const std::ptrdiff_t first = p * kernels.rows;
+        const Run across = {first * step, step, std::min(kernels.rows, features - first)};
+        if (across.count < kernels.rows) clear(panels, p * bytes, bytes);
+        task.across = &across;
+        task.panel = static_cast<char*>(panels) + p * bytes;
+        packers.rows(task);
+    }
+}
+
+template <class T>
+void AttentionStrips<T>::fetch_rows(const InputView& view, const AttentionRows& rows, Run* runs,
+                                    T* to) const {
+    const std::ptrdiff_t features = view.shape[view.axes - 1];
+    const char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    const std::ptrdiff_t count =
+        shape.list_rows(rows, stride_of(view, 2), stride_of(view, 3), runs);
+    for (std::ptrdiff_t i = 0; i < count; to += runs[i++].count * features) {
+        FetchTask task = {};
+        task.from = start + runs[i].offset * item;
+        task.to = to;
+        task.rows = runs[i].count;
+        task.columns = task.to_row = features;
+        task.from_row = runs[i].step;
+        task.from_column = stride_of(view, 1);
+        fetch.fetch(task);
+    }
+}
+
+template <class T>
 void AttentionStrips<T>::set_specials_apart(T* panels, std::ptrdiff_t panel_count,
                                             std::ptrdiff_t depth, std::ptrdiff_t first,
                                             std::ptrdiff_t end,

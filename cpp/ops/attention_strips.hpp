@@ -55,6 +55,11 @@ class AttentionStrips {
     // Rows of the heads that share keys as rows of panels [depth][columns].
     void pack_rows_along(const InputView& view, const AttentionRows& rows, std::ptrdiff_t depth,
                          T* panels) const;
+    // The same as columns of panels [depth][columns of features].
+    void pack_rows_across(const InputView& view, const AttentionRows& rows, Run* runs,
+                          std::ptrdiff_t depth, void* panels, bool* refused) const;
+    // Rows as they are, of the compute type: [rows][features].
+    void fetch_rows(const InputView& view, const AttentionRows& rows, Run* runs, T* to) const;
     void set_specials_apart(T* panels, std::ptrdiff_t panel_count, std::ptrdiff_t depth,
                             std::ptrdiff_t first, std::ptrdiff_t end,
                             AttentionSpecials<T>& specials) const;

@@ -11,6 +11,7 @@
 
 #include "core/parallel.hpp"
 #include "ops/attention_vjp_parts.hpp"
+#include "ops/attention_vjp_unit.hpp"
 
 namespace unitstride {
 namespace {
@@ -22,10 +23,9 @@ constexpr double multiply_adds_per_nanosecond = 50;
 constexpr Size enough_lists = 8;  // from which on threads take whole ones
 constexpr Size most_parts = 4;
 
-template <class T>
-class AttentionVjp : AttentionVjpParts<T> {
-    using Base = AttentionVjpParts<T>;
-    using Base::arguments;
+template <class Base>
+class AttentionVjp : Base {
+    using T = typename Base::Element;
     using Base::block_keys_;
     using Base::call_;
     using Base::carve;
@@ -34,7 +34,6 @@ class AttentionVjp : AttentionVjpParts<T> {
     using Base::max_tile_rows;
     using Base::panels_;
     using Base::query_sum_elements;
-    using Base::run_chunk;
     using Base::shape_;
     using Base::strip_at;
     using Base::strip_count_;
@@ -43,14 +42,15 @@ class AttentionVjp : AttentionVjpParts<T> {
     using typename Base::Own;
 
   public:
-    AttentionVjp(const AttentionShape& shape, const AttentionVjpArguments& call)
-        : Base(shape, call),
+    AttentionVjp(const AttentionShape& shape, const AttentionVjpArguments& call,
+                 const MatrixUnit* unit = nullptr)
+        : Base(shape, call, unit),
           blocks_((shape.keys + block_keys_ - 1) / block_keys_),
           parts_(std::clamp<Size>(blocks_, 1, most_parts)),
           divided_(shape.shared < enough_lists && parts_ > 1) {}
 
-    void run() {
-        const Size items = checked_multiply(shape_.shared, divided_ ? parts_ : 1);
+    void run(const AttentionLists& lists) {
+        const Size items = checked_multiply(lists.count, divided_ ? parts_ : 1);
         const int workers =
             workers_for(2.5 * shape_.multiply_adds() / multiply_adds_per_nanosecond, items);
         Carver sizes(nullptr);
@@ -65,17 +65,20 @@ class AttentionVjp : AttentionVjpParts<T> {
             Carver carver(scratch.of_worker(worker.index()));
             Own own = carve(carver);
             for (Size item = begin; item < end; ++item) {
+                const Size list = lists[divided_ ? item / parts_ : item];
+                own.refused = lists.refused(list);
                 if (divided_) {
                     own.query_sums = query_sums + item * sums;
-                    if (!run_part(worker, own, item / parts_, item % parts_)) return;
+                    if (!run_part(worker, own, list, item % parts_)) return;
                 } else {
                     T* const total = query_sums + 2 * worker.index() * sums;
                     own.query_sums = total + sums;
-                    if (!run_list(worker, own, item, total)) return;
+                    if (!run_list(worker, own, list, total)) return;
                 }
+                if (own.refused) lists.refuse(list);
             }
         });
-        if (divided_) add_parts(workers, query_sums, sums);
+        if (divided_) add_parts(workers, lists, query_sums, sums);
     }
 
   private:
@@ -86,7 +89,8 @@ class AttentionVjp : AttentionVjpParts<T> {
             if (part == 0) std::copy_n(own.query_sums, elements, total);
             for (Size i = 0; part > 0 && i < elements; ++i) total[i] += own.query_sums[i];
         }
-        for (Size s = 0; s < strip_count_; ++s) write_strip(own.buffers.runs, list, s, total);
+        for (Size s = 0; s < strip_count_ && !own.refused; ++s)
+            write_strip(own.buffers.runs, list, s, total);
         return true;
     }
 
@@ -94,7 +98,7 @@ class AttentionVjp : AttentionVjpParts<T> {
         if (divided_ || part == 0) read_rows(own, list);
         std::fill_n(own.query_sums, query_sum_elements(), T(0));
         const Size begin = blocks_ * part / parts_, end = blocks_ * (part + 1) / parts_;
-        for (Size block = begin; block < end; ++block)
+        for (Size block = begin; block < end && !own.refused; ++block)
             if (!run_block(worker, own, list, block * block_keys_)) return false;
         return worker.proceed();
     }
@@ -134,22 +138,22 @@ class AttentionVjp : AttentionVjpParts<T> {
         }
     }
 
+    // Of cotangents and results, row by row.
     void sum_products(Own& own, const AttentionRows& rows, double* sums) const {
-        T* const cotangent = own.cotangents;
-        T* const out = own.cotangents + kernels_.rows * shape_.value_features;
-        strips_.pack_strip(call_.cotangent, rows, own.buffers.runs, cotangent);
-        strips_.pack_strip(call_.out, rows, own.buffers.runs, out);
-        for (Size f = 0; f < shape_.value_features; ++f)
-            for (Size r = 0; r < kernels_.rows; ++r)
-                sums[r] += static_cast<double>(cotangent[f * kernels_.rows + r]) *
-                           static_cast<double>(out[f * kernels_.rows + r]);
+        const Size features = shape_.value_features;
+        T* const cotangents = own.lines;
+        T* const results = own.lines + kernels_.rows * features;
+        strips_.fetch_rows(call_.cotangent, rows, own.buffers.runs, cotangents);
+        strips_.fetch_rows(call_.out, rows, own.buffers.runs, results);
+        for (Size r = 0; r < rows.count; ++r)
+            for (Size f = r * features; f < (r + 1) * features; ++f)
+                sums[r] += static_cast<double>(cotangents[f]) * static_cast<double>(results[f]);
     }
 
     bool run_block(Worker& worker, Own& own, Size list, Size key) const {
-        const Size columns = kernels_.columns, count = std::min(block_keys_, shape_.keys - key);
+        const Size count = std::min(block_keys_, shape_.keys - key);
         const Size entry = list / shape_.key_heads, head = list % shape_.key_heads;
-        std::fill_n(own.key_sums, block_keys_ * panels_ * columns, T(0));
-        std::fill_n(own.value_sums, block_keys_ * value_panels_ * columns, T(0));
+        Base::clear_sums(own);
         bool packed = false;
         for (Size first = 0; first < strip_count_; first += chunk_strips) {
             if (!worker.proceed()) return false;
@@ -164,39 +168,14 @@ class AttentionVjp : AttentionVjpParts<T> {
                 reached.inner_end = std::min(reached.inner_end, extent.inner_end);
             }
             if (reached.end <= key || reached.begin >= key + count) continue;
-            if (!packed) {
-                const AttentionArguments& given = arguments();
-                strips_.pack_across(given.key, entry, head, key, 0, count, own.keys);
-                strips_.pack_across(given.value, entry, head, key, 0, count, own.values);
-                strips_.pack_along(given.key, entry, head, key, 0, count, block_keys_,
-                                   own.key_rows);
-                strips_.set_specials_apart(own.key_rows, panels_, block_keys_, 0, count,
-                                           own.special_keys);
-                packed = true;
-            }
-            run_chunk(own, list, first, strips, key, count);
+            if (!packed) Base::pack_keys(own, entry, head, key, count);
+            packed = true;
+            Base::run_chunk(own, list, first, strips, key, count);
+            if (own.refused) return true;
         }
-        write_keys(call_.d_key, entry, head, key, count, own.key_sums, panels_);
-        write_keys(call_.d_value, entry, head, key, count, own.value_sums, value_panels_);
+        Base::write_keys(call_.d_key, entry, head, key, count, own.key_sums, panels_);
+        Base::write_keys(call_.d_value, entry, head, key, count, own.value_sums, value_panels_);
         return true;
-    }
-
-    void write_keys(const OutputView& view, Size entry, Size head, Size key, Size count,
-                    const T* sums, Size panels) const {
-        const Size columns = kernels_.columns, step = stride_of(view, 1);
-        char* to = shape_.head_start(view, entry, head, strips_.item) +
-                   key * stride_of(view, 2) * strips_.item;
-        for (Size p = 0; p < panels; ++p) {
-            SpillTask task = {};
-            task.from = sums + p * block_keys_ * columns;
-            task.to = to + p * columns * step * strips_.item;
-            task.rows = count;
-            task.columns = std::min(columns, view.shape[view.axes - 1] - p * columns);
-            task.from_row = columns;
-            task.to_row = stride_of(view, 2);
-            task.to_column = step;
-            strips_.fetch.spill(task);
-        }
     }
 
     void write_strip(Run* runs, Size list, Size s, const T* sums) const {
@@ -204,18 +183,19 @@ class AttentionVjp : AttentionVjpParts<T> {
                            sums + s * kernels_.rows * panels_ * kernels_.columns, runs);
     }
 
-    void add_parts(int workers, T* query_sums, Size stride) const {
+    void add_parts(int workers, const AttentionLists& lists, T* query_sums, Size stride) const {
         const Size elements = kernels_.rows * panels_ * kernels_.columns;
-        parallel_for(workers, checked_multiply(shape_.shared, strip_count_),
+        parallel_for(workers, checked_multiply(lists.count, strip_count_),
                      [&](Worker& worker, Size begin, Size end) {
                          Run runs[max_tile_rows];
                          for (Size i = begin; i < end && worker.proceed(); ++i) {
-                             const Size list = i / strip_count_, s = i % strip_count_;
-                             T* sums = query_sums + list * parts_ * stride;
+                             const Size place = i / strip_count_, s = i % strip_count_;
+                             if (lists.refused(lists[place])) continue;
+                             T* sums = query_sums + place * parts_ * stride;
                              for (Size part = 1; part < parts_; ++part)
                                  for (Size e = s * elements; e < (s + 1) * elements; ++e)
                                      sums[e] += sums[part * stride + e];
-                             write_strip(runs, list, s, sums);
+                             write_strip(runs, lists[place], s, sums);
                          }
                      });
     }
@@ -229,10 +209,17 @@ class AttentionVjp : AttentionVjpParts<T> {
 void attention_vjp(const AttentionVjpArguments& arguments) {
     const AttentionShape shape(arguments.forward);
     if (shape.shared == 0) return;
+    AttentionLists lists(shape.shared);
+    if (const MatrixUnit* unit = matrix_unit_for(shape)) {
+        lists.offer();
+        AttentionVjp<AttentionVjpUnit>(shape, arguments, unit).run(lists);
+        lists.keep_refused();
+        if (lists.count == 0) return;
+    }
     if (arguments.forward.storage == Storage::float64) {
-        AttentionVjp<double>(shape, arguments).run();
+        AttentionVjp<AttentionVjpParts<double>>(shape, arguments).run(lists);
     } else {
-        AttentionVjp<float>(shape, arguments).run();
+        AttentionVjp<AttentionVjpParts<float>>(shape, arguments).run(lists);
     }
 }
 

@@ -14,10 +14,12 @@ namespace unitstride {
 template <class T>
 class AttentionVjpParts {
   protected:
+    using Element = T;
     using Size = std::ptrdiff_t;
     static constexpr Size chunk_strips = 8, max_tile_rows = 16;
 
-    AttentionVjpParts(const AttentionShape& shape, const AttentionVjpArguments& arguments)
+    AttentionVjpParts(const AttentionShape& shape, const AttentionVjpArguments& arguments,
+                      const MatrixUnit*)
         : shape_(shape),
           call_(arguments),
           strips_(shape),
@@ -45,6 +47,8 @@ class AttentionVjpParts {
         T* delta;
         AttentionExtent* extent;  // [strips]
         T* query_sums;            // [all strips][panels][rows][columns]
+        T* lines;                 // [2][rows][value features]
+        bool refused;             // the list is not for a matrix unit
         AttentionBuffers<T> buffers;
         AttentionSpecials<T> special_keys, special_queries, special_cotangents;
     };
@@ -84,6 +88,7 @@ class AttentionVjpParts {
         own.level_low = carver.take<T>(all_rows);
         own.delta = carver.take<T>(all_rows);
         own.extent = carver.take<AttentionExtent>(chunk_strips);
+        own.lines = carver.take<T>(checked_multiply(2 * kernels_.rows, shape_.value_features));
         own.buffers = strips_.carve_buffers(carver);
         own.special_keys = strips_.carve_specials(carver, block_keys_, panels_);
         own.special_queries = strips_.carve_specials(carver, rows, panels_);
@@ -97,6 +102,38 @@ class AttentionVjpParts {
         const Size first = strip * kernels_.rows;
         return {list / shape_.key_heads, list % shape_.key_heads, first,
                 std::min(kernels_.rows, shape_.row_count - first)};
+    }
+
+    void clear_sums(Own& own) const {
+        const Size columns = kernels_.columns;
+        std::fill_n(own.key_sums, block_keys_ * panels_ * columns, T(0));
+        std::fill_n(own.value_sums, block_keys_ * value_panels_ * columns, T(0));
+    }
+
+    void pack_keys(Own& own, Size entry, Size head, Size key, Size count) const {
+        const AttentionArguments& given = arguments();
+        strips_.pack_across(given.key, entry, head, key, 0, count, own.keys);
+        strips_.pack_across(given.value, entry, head, key, 0, count, own.values);
+        strips_.pack_along(given.key, entry, head, key, 0, count, block_keys_, own.key_rows);
+        strips_.set_specials_apart(own.key_rows, panels_, block_keys_, 0, count, own.special_keys);
+    }
+
+    void write_keys(const OutputView& view, Size entry, Size head, Size key, Size count,
+                    const T* sums, Size panels) const {
+        const Size columns = kernels_.columns, step = stride_of(view, 1);
+        char* to = shape_.head_start(view, entry, head, strips_.item) +
+                   key * stride_of(view, 2) * strips_.item;
+        for (Size p = 0; p < panels; ++p) {
+            SpillTask task = {};
+            task.from = sums + p * block_keys_ * columns;
+            task.to = to + p * columns * step * strips_.item;
+            task.rows = count;
+            task.columns = std::min(columns, view.shape[view.axes - 1] - p * columns);
+            task.from_row = columns;
+            task.to_row = stride_of(view, 2);
+            task.to_column = step;
+            strips_.fetch.spill(task);
+        }
     }
 
     void run_chunk(Own& own, Size list, Size first, Size strips, Size key, Size count) const {

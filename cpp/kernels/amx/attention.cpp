@@ -1,10 +1,6 @@
 // Both products of attention on the matrix unit: strips of 32 rows, blocks of 128 keys.
-//
-// Weights are positive and are cut into bfloat16 parts by their bits: three parts hold a float, two
-// are enough where results have eleven bits or fewer. Parts of weights below 2^-126 count as zero:
-// what is lost is below 2^-8 of a weight of 2^-118, whatever else the row holds.
 #include "kernels/amx/matrix_unit.hpp"
-#include "kernels/amx/squares.hpp"
+#include "kernels/amx/weights.hpp"
 #include "kernels/attention_adjust.hpp"
 #include "kernels/attention_softmax.hpp"
 #include "simd/compare.hpp"
@@ -13,12 +9,6 @@ namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
 constexpr size strip_keys = 512;
-constexpr size stretch_keys = 128;  // at most, that are under way at a time
-
-template <class S>
-constexpr size weight_parts = parts_of<S> == 3 ? 3 : 2;
-
-constexpr size steps_of(size depth) noexcept { return (depth + step_depth - 1) / step_depth; }
 
 // The products of a turn, a little at a time: what the matrix unit does while the vector units are
 // busy with weights. First the scores of one strip, then the averages of another.
@@ -114,17 +104,6 @@ class Products {
     bool is_score_ = false;
 };
 
-// The upper halves of two vectors of floats, as pairs.
-inline __m512i heads_of(F32 low, F32 high) noexcept {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa,
-                                   _mm512_srli_epi32(reinterpret_cast<__m512i>(low), 16),
-                                   reinterpret_cast<__m512i>(high));
-}
-// What the upper half leaves.
-inline F32 rest_of(F32 v) noexcept {
-    return v - reinterpret_cast<F32>(reinterpret_cast<U32>(v) & 0xffff0000u);
-}
-
 inline void rescale_averages(const AttentionStrip& strip) noexcept {
     float* row = static_cast<float*>(strip.averages);
     const float* rescale = static_cast<const float*>(strip.rescale);
@@ -171,12 +150,7 @@ class Meeting {
 
     // The keys from `begin` on. Places count from the block's first key.
     AttentionStrip stretch_from(size begin) noexcept {
-        AttentionStrip stretch = strip_;
-        const size last = begin + length_;
-        stretch.begin = begin;
-        stretch.end = last < strip_.end ? last : strip_.end;
-        stretch.plain_begin = within(strip_.plain_begin, stretch);
-        stretch.plain_end = within(strip_.plain_end, stretch);
+        AttentionStrip stretch = stretch_of(strip_, begin, length_);
         stretch.scores =
             static_cast<float*>(strip_.scores) + turn_ * panel_lines * row_keys - begin;
         stretch.weights = static_cast<char*>(strip_.weights) + turn_ * stretch_weights;
@@ -184,10 +158,6 @@ class Meeting {
         turn_ ^= 1;
         return stretch;
     }
-    static size within(size key, const AttentionStrip& stretch) noexcept {
-        return key < stretch.begin ? stretch.begin : (key > stretch.end ? stretch.end : key);
-    }
-
     static void finish_products(const AttentionStrip* next, const AttentionStrip* before) noexcept {
         asm volatile("" ::: "memory");  // GCC does not know what the unit reads and writes
         Products<S> products(next, before);
@@ -204,24 +174,15 @@ class Meeting {
         const size share = products.count() * 256 / pairs;
         size due = 0;
         const auto put = [&](size r, size k, const F32* weight) __attribute__((always_inline)) {
-            put_parts(static_cast<char*>(now.weights) +
-                          (k - now.begin) / step_depth * weight_parts<S> * part_bytes +
-                          r / side * square_bytes + r % side * 64,
-                      weight[0], weight[1]);
+            put_parts<weight_parts<S>>(
+                static_cast<char*>(now.weights) +
+                    (k - now.begin) / step_depth * weight_parts<S> * part_bytes + row_place(r),
+                weight[0], weight[1]);
             for (due += share; due >= 256; due -= 256) products.some();
         };
         for (size r = 0; r < now.rows; ++r) weigh_one(now, r, put);
         products.finish();
         asm volatile("" ::: "memory");
-    }
-
-    static void put_parts(char* to, F32 low, F32 high) noexcept {
-#pragma GCC unroll 3
-        for (size part = 0; part < weight_parts<S>; ++part) {
-            _mm512_storeu_si512(to + part * part_bytes, heads_of(low, high));
-            low = rest_of(low);
-            high = rest_of(high);
-        }
     }
 
     template <class Put>

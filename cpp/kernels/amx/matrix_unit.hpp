@@ -9,5 +9,6 @@ namespace unitstride::UNITSTRIDE_ISA {
 extern const GemmPackers part_packers[element_count];
 extern const GemmKernels part_kernels[element_count];
 extern const AttentionKernels part_attention[element_count];
+extern const AttentionReturnKernels part_attention_vjp[element_count];
 
 }  // namespace unitstride::UNITSTRIDE_ISA

@@ -47,6 +47,10 @@ struct PartOrder<2, 1> {
     static constexpr size count = 2, a[] = {0, 1}, b[] = {0, 0};
 };
 template <>
+struct PartOrder<1, 2> {
+    static constexpr size count = 2, a[] = {0, 0}, b[] = {1, 0};
+};
+template <>
 struct PartOrder<1, 1> {
     static constexpr size count = 1, a[] = {0}, b[] = {0};
 };
