@@ -175,6 +175,20 @@ void AttentionStrips<T>::pack_rows_across(const InputView& view, const Attention
 }
 
 template <class T>
+void AttentionStrips<T>::fetch_early(const InputView& view, const AttentionRows& rows) const {
+    constexpr std::ptrdiff_t line = 64;
+    if (stride_of(view, 1) != 1) return;
+    const std::ptrdiff_t bytes = view.shape[view.axes - 1] * item;
+    const char* start = shape.head_start(view, rows.entry, rows.key_head * shape.group, item);
+    for (std::ptrdiff_t r = rows.first; r < rows.first + rows.count; ++r) {
+        const char* row =
+            start +
+            (r / shape.group * stride_of(view, 2) + r % shape.group * stride_of(view, 3)) * item;
+        for (std::ptrdiff_t at = 0; at < bytes; at += line) __builtin_prefetch(row + at, 0, 2);
+    }
+}
+
+template <class T>
 void AttentionStrips<T>::fetch_rows(const InputView& view, const AttentionRows& rows, Run* runs,
                                     T* to) const {
     const std::ptrdiff_t features = view.shape[view.axes - 1];

@@ -58,6 +58,8 @@ class AttentionStrips {
     // The same as columns of panels [depth][columns of features].
     void pack_rows_across(const InputView& view, const AttentionRows& rows, Run* runs,
                           std::ptrdiff_t depth, void* panels, bool* refused) const;
+    // Fetches rows into the second-level cache.
+    void fetch_early(const InputView& view, const AttentionRows& rows) const;
     // Rows as they are, of the compute type: [rows][features].
     void fetch_rows(const InputView& view, const AttentionRows& rows, Run* runs, T* to) const;
     void set_specials_apart(T* panels, std::ptrdiff_t panel_count, std::ptrdiff_t depth,

@@ -168,14 +168,26 @@ class AttentionVjp : Base {
                 reached.inner_end = std::min(reached.inner_end, extent.inner_end);
             }
             if (reached.end <= key || reached.begin >= key + count) continue;
+            if (first + chunk_strips < strip_count_) fetch_early(list, first + chunk_strips);
             if (!packed) Base::pack_keys(own, entry, head, key, count);
             packed = true;
             Base::run_chunk(own, list, first, strips, key, count);
             if (own.refused) return true;
         }
-        Base::write_keys(call_.d_key, entry, head, key, count, own.key_sums, panels_);
-        Base::write_keys(call_.d_value, entry, head, key, count, own.value_sums, value_panels_);
+        Base::write_keys(own, call_.d_key, entry, head, key, count, own.key_sums, panels_);
+        Base::write_keys(own, call_.d_value, entry, head, key, count, own.value_sums,
+                         value_panels_);
         return true;
+    }
+
+    // Rows of the chunk that comes next.
+    void fetch_early(Size list, Size first) const {
+        const AttentionRows strip = strip_at(list, first);
+        const AttentionRows rows = {
+            strip.entry, strip.key_head, strip.first,
+            std::min(chunk_strips * kernels_.rows, shape_.row_count - strip.first)};
+        strips_.fetch_early(Base::arguments().query, rows);
+        strips_.fetch_early(call_.cotangent, rows);
     }
 
     void write_strip(Run* runs, Size list, Size s, const T* sums) const {

@@ -118,7 +118,7 @@ class AttentionVjpParts {
         strips_.set_specials_apart(own.key_rows, panels_, block_keys_, 0, count, own.special_keys);
     }
 
-    void write_keys(const OutputView& view, Size entry, Size head, Size key, Size count,
+    void write_keys(Own&, const OutputView& view, Size entry, Size head, Size key, Size count,
                     const T* sums, Size panels) const {
         const Size columns = kernels_.columns, step = stride_of(view, 1);
         char* to = shape_.head_start(view, entry, head, strips_.item) +

@@ -10,7 +10,7 @@ class AttentionVjpUnit {
   protected:
     using Element = float;
     using Size = std::ptrdiff_t;
-    static constexpr Size chunk_strips = 2, max_tile_rows = 32;
+    static constexpr Size chunk_strips = 4, max_tile_rows = 32;
     // Of packed keys and values and of their sums, which stay in the second-level cache.
     static constexpr Size block_bytes = 900 << 10;
 
@@ -46,7 +46,7 @@ class AttentionVjpUnit {
         float* delta;
         AttentionExtent* extent;  // [strips]
         float* query_sums;        // [all strips][panels][rows][columns]
-        float* lines;             // [2][rows][value features]
+        float* lines;             // [2][rows][value features], or [rows][features]
         AttentionBuffers<float> buffers;
         Run* runs;     // [chunk rows]
         bool refused;  // the list is not for the unit
@@ -97,7 +97,8 @@ class AttentionVjpUnit {
         own.level_low = carver.take<float>(all_rows);
         own.delta = carver.take<float>(all_rows);
         own.extent = carver.take<AttentionExtent>(chunk_strips);
-        own.lines = carver.take<float>(checked_multiply(2 * kernels_.rows, shape_.value_features));
+        own.lines = carver.take<float>(
+            checked_multiply(kernels_.rows, std::max(2 * shape_.value_features, shape_.features)));
         own.buffers = strips_.carve_buffers(carver);
         own.runs = carver.take<Run>(rows);
         return own;
@@ -125,33 +126,49 @@ class AttentionVjpUnit {
                            &own.refused);
     }
 
-    // The sums lie across the array.
-    void write_keys(const OutputView& view, Size entry, Size head, Size key, Size count,
-                    const float* sums, Size panels) const {
-        const Size rows = kernels_.rows, step = stride_of(view, 1);
-        char* to = shape_.head_start(view, entry, head, strips_.item) +
-                   key * stride_of(view, 2) * strips_.item;
-        SpillTask task = {};
-        task.from = sums;
-        task.to = to;
-        task.rows = std::min(view.shape[view.axes - 1], panels * rows);
-        task.columns = count;
-        task.from_row = block_keys_;
-        task.to_row = step;
-        task.to_column = stride_of(view, 2);
-        strips_.fetch.spill(task);
+    // The sums lie across the array: they are turned a few keys at a time.
+    void write_keys(Own& own, const OutputView& view, Size entry, Size head, Size key, Size count,
+                    const float* sums, Size) const {
+        const Size features = view.shape[view.axes - 1], step = stride_of(view, 2);
+        char* const to = shape_.head_start(view, entry, head, strips_.item);
+        for (Size first = 0; first < count; first += kernels_.rows) {
+            FetchTask turn = {};
+            turn.from = sums + first;
+            turn.to = own.lines;
+            turn.rows = std::min(kernels_.rows, count - first);
+            turn.columns = turn.to_row = features;
+            turn.from_row = 1;
+            turn.from_column = block_keys_;
+            strips_.table.fetch[static_cast<int>(Storage::float32)].fetch(turn);
+            SpillTask task = {};
+            task.from = own.lines;
+            task.to = to + (key + first) * step * strips_.item;
+            task.rows = turn.rows;
+            task.columns = task.from_row = features;
+            task.to_row = step;
+            task.to_column = stride_of(view, 1);
+            strips_.fetch.spill(task);
+        }
     }
 
     void run_chunk(Own& own, Size list, Size first, Size strips, Size key, Size count) const {
         const Size rows = (strips - 1) * kernels_.rows + strip_at(list, first + strips - 1).count;
         pack_rows(own, list, first, strips, rows);
         if (own.refused) return;
-        for (Size s = 0; s < strips; ++s) run_strip(own, list, first + s, s, key, count);
         AttentionAccumulate task = {};
+        task.begin = block_keys_;
+        for (Size s = 0; s < strips; ++s) {
+            Size begin, end;
+            reach_of(own.extent[s], key, count, begin, end);
+            if (begin >= end) continue;
+            task.begin = std::min(task.begin, begin);
+            task.end = std::max(task.end, end);
+        }
+        for (Size s = 0; s < strips; ++s)
+            run_strip(own, list, first + s, s, key, count, task.begin, task.end);
         task.depth = rows;
         task.element_depth = chunk_rows();
         task.keys = block_keys_;
-        task.end = round_up(count, kernels_.columns);
         task.weights = own.weights;
         task.elements = own.cotangent_columns;
         task.sums = own.value_sums;
@@ -181,13 +198,21 @@ class AttentionVjpUnit {
                                  own.cotangent_columns, &own.refused);
     }
 
-    void run_strip(Own& own, Size list, Size s, Size place, Size key, Size count) const {
+    // The panels of a block that a strip reaches.
+    void reach_of(const AttentionExtent& extent, Size key, Size count, Size& begin,
+                  Size& end) const {
+        begin = std::max(extent.begin - key, Size{0}) / kernels_.columns * kernels_.columns;
+        end = round_up(std::min(extent.end - key, count), kernels_.columns);
+    }
+
+    // The chunk reaches the keys from `first` to `last`.
+    void run_strip(Own& own, Size list, Size s, Size place, Size key, Size count, Size first,
+                   Size last) const {
         const AttentionRows rows = strip_at(list, s);
         const AttentionExtent& extent = own.extent[place];
         AttentionReturn task = {};
         AttentionStrip& strip = task.strip;
-        strip.begin = std::max(extent.begin - key, Size{0}) / kernels_.columns * kernels_.columns;
-        strip.end = round_up(std::min(extent.end - key, count), kernels_.columns);
+        reach_of(extent, key, count, strip.begin, strip.end);
         strip.rows = rows.count;
         strip.row = own.buffers.row;
         strip.features = shape_.features;
@@ -205,13 +230,12 @@ class AttentionVjpUnit {
         task.weights = own.weights + place * back_.weight_bytes;
         task.gradients = own.gradients + place * back_.weight_bytes;
         task.panel_bytes = weight_panel_bytes();
-        const Size end = round_up(count, kernels_.columns);
         if (strip.begin >= strip.end || !strips_.describe(rows, extent, key, own.buffers, strip)) {
-            clear(task, 0, end);
+            clear(task, first, last);
             return;
         }
-        clear(task, 0, strip.begin);
-        clear(task, strip.end, end);
+        clear(task, first, strip.begin);
+        clear(task, strip.end, last);
         task.cotangents = own.cotangents + place * strip_bytes(shape_.value_features);
         task.values = own.values;
         task.value_features = shape_.value_features;
