@@ -101,8 +101,20 @@ def test_all_bits_of_a_float_pass_through() -> None:
     np.testing.assert_array_equal(product(np.diag(scales).astype(np.float32), a), (a.T * scales).T)
 
 
+def test_small_factors_beside_others_keep_their_bits() -> None:
+    """Only the product of both has to lie in the range of the unit."""
+    a, b = factors("float32", (480, 480, 480))
+    for power in (-56, -52, 60):
+        np.testing.assert_array_equal(product(a * 2.0**power, b), product(a, b) * 2.0**power)
+
+
+def test_two_small_factors_get_the_vector_kernels() -> None:
+    a, b = (x * np.float32(2.0**-60) for x in factors("float32", (480, 480, 480)))
+    np.testing.assert_array_equal(product(a, b), at_the_level_below(a, b))
+
+
 REFUSED = {
-    "float32": [np.nan, np.inf, -np.inf, 3e38, 1e-30, -1e-45, 2.0**51],
+    "float32": [np.nan, np.inf, -np.inf, 3e38, 1e-30, -1e-45, 2.0**101],
     "float16": [np.nan, np.inf, -np.inf],
     "bfloat16": [np.nan, np.inf, -np.inf, 3e38, 1e-30, -1e-40],
 }

@@ -17,6 +17,12 @@ struct Run {
     std::ptrdiff_t offset, step, count;
 };
 
+// The magnitudes of elements, zeros aside, lie from 2^lowest up to 2^(highest + 1). NaN and
+// infinity are above all powers, subnormals below.
+struct PowerRange {
+    int lowest = 128, highest = -128;
+};
+
 // Panels one after the other: `across` are the rows of A (or columns of B) in them, `along` is the
 // summed index.
 struct PanelTask {
@@ -27,7 +33,7 @@ struct PanelTask {
     std::ptrdiff_t across_runs;
     const Run* along;
     std::ptrdiff_t along_runs;
-    bool* refused;  // set where an element has no place in the panel's format
+    PowerRange* range;  // widened by packers of matrix units to what they meet
 };
 
 // The columns of C that belong to one panel of B.

@@ -73,8 +73,9 @@ class Attention {
         bool* begun;              // [strips]
         AttentionBuffers<T> buffers;
         AttentionSpecials<T> specials;
-        bool screened;  // the block's special values are apart
-        bool refused;   // the chunk is not for the matrix unit
+        bool screened;     // the block's special values are apart
+        PowerRange range;  // of what the chunk met
+        bool refused;      // the chunk is not for the matrix unit
     };
 
     Size average_bytes() const { return kernels_.rows * width_ * static_cast<Size>(sizeof(T)); }
@@ -120,6 +121,7 @@ class Attention {
         const Size strips = (chunk.count + kernels_.rows - 1) / kernels_.rows;
         Size begin = shape_.keys, end = 0;
         own.refused = false;
+        own.range = {};
         for (Size s = 0; s < strips; ++s) {
             begin_strip(own, strip_of(chunk, s), s);
             begin = std::min(begin, own.extent[s].begin);
@@ -130,9 +132,10 @@ class Attention {
             const Size first = std::max(begin - key, Size{0}) / kernels_.columns * kernels_.columns;
             const Size last = std::min(block_keys_, end - key);
             strips_.pack_across(arguments_.key, chunk.entry, chunk.key_head, key, first, last,
-                                own.keys, &own.refused);
+                                own.keys, &own.range);
             strips_.pack_along(arguments_.value, chunk.entry, chunk.key_head, key, first, last,
-                               block_keys_, own.values, &own.refused);
+                               block_keys_, own.values, &own.range);
+            own.refused = kernels_.meet && !attention_reaches(own.range);
             if (own.refused) return worker.proceed();
             own.screened = false;
             own.specials.count = 0;
@@ -145,7 +148,7 @@ class Attention {
 
     void begin_strip(Own& own, const AttentionRows& rows, Size s) const {
         strips_.pack_strip(arguments_.query, rows, own.buffers.runs,
-                           own.queries + s * strips_.strip_bytes(), &own.refused);
+                           own.queries + s * strips_.strip_bytes(), &own.range);
         own.extent[s] = shape_.extent_of(rows);
         own.begun[s] = false;
         T* level = own.level + s * kernels_.rows;

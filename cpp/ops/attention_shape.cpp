@@ -1,6 +1,7 @@
 #include "ops/attention_shape.hpp"
 
 #include "isa/dispatch.hpp"
+#include "ops/packed_powers.hpp"
 
 namespace unitstride {
 
@@ -72,6 +73,10 @@ void AttentionLists::keep_refused() {
         if (refused(list)) kept_.push_back(list);
     count = static_cast<std::ptrdiff_t>(kept_.size());
     refused_.clear();
+}
+
+bool attention_reaches(const PowerRange& range) {
+    return range.lowest >= lowest_element_power && range.highest <= highest_product_power / 2;
 }
 
 const MatrixUnit* matrix_unit_for(const AttentionShape& shape) {

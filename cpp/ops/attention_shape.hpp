@@ -103,6 +103,9 @@ struct AttentionLists {
     std::vector<std::ptrdiff_t> kept_;
 };
 
+// Whether a matrix unit can do with such elements. What small ones lose is small beside the others:
+// weights sum to one.
+bool attention_reaches(const PowerRange& range);
 // The unit to work on, or null: its panels pay where they are mostly full.
 const MatrixUnit* matrix_unit_for(const AttentionShape& shape);
 

@@ -67,6 +67,7 @@ class AttentionVjp : Base {
             for (Size item = begin; item < end; ++item) {
                 const Size list = lists[divided_ ? item / parts_ : item];
                 own.refused = lists.refused(list);
+                own.range = {};
                 if (divided_) {
                     own.query_sums = query_sums + item * sums;
                     if (!run_part(worker, own, list, item % parts_)) return;

@@ -48,7 +48,8 @@ class AttentionVjpParts {
         AttentionExtent* extent;  // [strips]
         T* query_sums;            // [all strips][panels][rows][columns]
         T* lines;                 // [2][rows][value features]
-        bool refused;             // the list is not for a matrix unit
+        PowerRange range;
+        bool refused;  // the list is not for a matrix unit
         AttentionBuffers<T> buffers;
         AttentionSpecials<T> special_keys, special_queries, special_cotangents;
     };

@@ -48,8 +48,9 @@ class AttentionVjpUnit {
         float* query_sums;        // [all strips][panels][rows][columns]
         float* lines;             // [2][rows][value features], or [rows][features]
         AttentionBuffers<float> buffers;
-        Run* runs;     // [chunk rows]
-        bool refused;  // the list is not for the unit
+        Run* runs;         // [chunk rows]
+        PowerRange range;  // of what the list gives
+        bool refused;      // the list is not for the unit
     };
 
     Size block_keys() const {
@@ -120,10 +121,10 @@ class AttentionVjpUnit {
 
     void pack_keys(Own& own, Size entry, Size head, Size key, Size count) const {
         const AttentionArguments& given = arguments();
-        strips_.pack_across(given.key, entry, head, key, 0, count, own.keys, &own.refused);
-        strips_.pack_across(given.value, entry, head, key, 0, count, own.values, &own.refused);
+        strips_.pack_across(given.key, entry, head, key, 0, count, own.keys, &own.range);
+        strips_.pack_across(given.value, entry, head, key, 0, count, own.values, &own.range);
         strips_.pack_along(given.key, entry, head, key, 0, count, block_keys_, own.key_rows,
-                           &own.refused);
+                           &own.range);
     }
 
     // The sums lie across the array: they are turned a few keys at a time.
@@ -154,6 +155,7 @@ class AttentionVjpUnit {
     void run_chunk(Own& own, Size list, Size first, Size strips, Size key, Size count) const {
         const Size rows = (strips - 1) * kernels_.rows + strip_at(list, first + strips - 1).count;
         pack_rows(own, list, first, strips, rows);
+        own.refused = !attention_reaches(own.range);
         if (own.refused) return;
         AttentionAccumulate task = {};
         task.begin = block_keys_;
@@ -185,17 +187,16 @@ class AttentionVjpUnit {
         for (Size s = 0; s < strips; ++s) {
             const AttentionRows strip = strip_at(list, first + s);
             strips_.pack_strip(arguments().query, strip, own.runs,
-                               own.queries + s * strip_bytes(shape_.features), &own.refused);
+                               own.queries + s * strip_bytes(shape_.features), &own.range);
             strips_.pack_strip(call_.cotangent, strip, own.runs,
-                               own.cotangents + s * strip_bytes(shape_.value_features),
-                               &own.refused);
+                               own.cotangents + s * strip_bytes(shape_.value_features), &own.range);
         }
         const AttentionRows chunk = {list / shape_.key_heads, list % shape_.key_heads,
                                      first * kernels_.rows, rows};
         strips_.pack_rows_across(arguments().query, chunk, own.runs, chunk_rows(),
-                                 own.query_columns, &own.refused);
+                                 own.query_columns, &own.range);
         strips_.pack_rows_across(call_.cotangent, chunk, own.runs, chunk_rows(),
-                                 own.cotangent_columns, &own.refused);
+                                 own.cotangent_columns, &own.range);
     }
 
     // The panels of a block that a strip reaches.

@@ -20,6 +20,7 @@
 #include "isa/dispatch.hpp"
 #include "ops/contract_forms.hpp"
 #include "ops/gemm_blocks.hpp"
+#include "ops/packed_powers.hpp"
 
 namespace unitstride {
 namespace {
@@ -32,8 +33,8 @@ class Gemm {
         : plan_(plan), kernels_(kernels), packers_(packers), blocks_(plan, kernels) {}
 
     unsigned run() { return blocks_.in_groups ? run_groups() : run_phases(); }
-    // Whether an element had no place in a panel: C is not what was asked for.
-    bool refused() const noexcept { return refused_.load(std::memory_order_relaxed); }
+    // Whether an element had no place in a panel: C is not what was asked for, the work ends.
+    bool refused() const noexcept { return !powers_.fit(); }
 
   private:
     // Each thread packs and multiplies groups of its own.
@@ -173,11 +174,6 @@ class Gemm {
 
     bool proceed(Worker& worker) const { return !refused() && worker.proceed(); }
 
-    // An element that has no place ends the work.
-    void note(bool refused) const noexcept {
-        if (refused) refused_.store(true, std::memory_order_relaxed);
-    }
-
     bool wait_for(Worker& worker, const Count& count, std::ptrdiff_t value) const {
         constexpr int patience = 4096;  // looks before the processor is offered to others
         for (int looks = 0; count.load(std::memory_order_acquire) < value; ++looks) {
@@ -195,7 +191,7 @@ class Gemm {
 
     // A task is a stretch of the depth where rows of B are contiguous, some panels otherwise.
     void pack_columns(Own& own, const Phase& phase, std::ptrdiff_t task, char* packed) const {
-        bool refused = false;
+        PowerRange range;
         const std::ptrdiff_t width = kernels_.columns;
         const std::ptrdiff_t first =
             blocks_.packs_rows ? 0 : task * GemmBlocks::pack_panels * width;
@@ -207,7 +203,7 @@ class Gemm {
         PanelTask panels = {};
         panels.array =
             plan_.b + batch_offset(phase.batch, operand_b) * element_bytes(plan_.element_b);
-        panels.refused = &refused;
+        panels.range = &range;
         panels.panel_bytes = kernels_.b_panel_bytes * blocks_.filled(phase.depths);
         panels.panel = packed + first / width * panels.panel_bytes + step * kernels_.b_panel_bytes;
         panels.across = own.across;
@@ -217,7 +213,7 @@ class Gemm {
         panels.along_runs = list_runs(plan_.depth, operand_b, phase.depth + step,
                                       std::min(steps, phase.depths - step), own.along_b);
         packers_.columns(panels);
-        note(refused);
+        powers_.widen(1, range);
     }
 
     void list_columns(Own& own, const Phase& phase) const {
@@ -244,9 +240,9 @@ class Gemm {
             own.along_a_runs =
                 list_runs(plan_.depth, operand_a, phase.depth, phase.depths, own.along_a);
         }
-        bool refused = false;
+        PowerRange range;
         PanelTask panel = {};
-        panel.refused = &refused;
+        panel.range = &range;
         panel.array =
             plan_.a + batch_offset(phase.batch, operand_a) * element_bytes(plan_.element_a);
         panel.across = own.across;
@@ -280,7 +276,7 @@ class Gemm {
             } else {
                 panel.across_runs = list_runs(plan_.rows, operand_a, row, sweep.rows, own.across);
                 packers_.rows(panel);
-                if (refused) return note(refused);
+                powers_.widen(0, range);
                 if (next < band_end) sweep.ahead = rows_ahead(panel, next);
             }
             list_offsets(plan_.rows, operand_c, row, sweep.rows, own.row_offset);
@@ -355,7 +351,7 @@ class Gemm {
     const GemmPackers& packers_;
     const GemmBlocks blocks_;
     Shared shared_ = {};
-    mutable std::atomic<bool> refused_{false};
+    mutable PackedPowers powers_;
     Count next_{0};
     Count packed_count_[2] = {0, 0}, multiplied_count_[2] = {0, 0};
 };

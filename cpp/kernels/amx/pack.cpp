@@ -15,18 +15,27 @@ class Magnitudes {
         lowest_ = _mm512_min_epu16(lowest_, _mm512_sub_epi16(bits, _mm512_set1_epi16(1)));
         any_ |= reinterpret_cast<U32>(low) | reinterpret_cast<U32>(high);
     }
-    bool fit() const noexcept {
+    void widen(PowerRange& range) const noexcept {
+        const int highest = power_of(0xffff - least_lane(~highest_));
+        const int least = least_lane(lowest_);
+        if (highest > range.highest) range.highest = highest;
+        if (least < 0xffff && power_of(least + 1) < range.lowest)
+            range.lowest = power_of(least + 1);
         const auto any = reinterpret_cast<__m512i>(any_);
-        return _mm512_test_epi32_mask(any, _mm512_set1_epi32(0xffff)) == 0 &&
-               _mm512_cmpgt_epu16_mask(highest_, _mm512_set1_epi16(bits_of_power(50))) == 0 &&
-               _mm512_cmplt_epu16_mask(lowest_, _mm512_set1_epi16(bits_of_power(-50) - 1)) == 0;
+        if (_mm512_test_epi32_mask(any, _mm512_set1_epi32(0xffff)) != 0) range.lowest = -128;
     }
 
   private:
-    U32 any_ = {};  // bits below those of a bfloat16: subnormals have no head
-    static constexpr short bits_of_power(int power) noexcept {
-        return static_cast<short>((power + 127) << 8);
+    static int power_of(int doubled_bits) noexcept { return (doubled_bits >> 8) - 127; }
+    static int least_lane(__m512i v) noexcept {
+        const auto half =
+            _mm256_min_epu16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+        const auto quarter =
+            _mm_min_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        return _mm_extract_epi16(_mm_minpos_epu16(quarter), 0);
     }
+
+    U32 any_ = {};  // bits below those of a bfloat16: subnormals have no head
     __m512i highest_ = _mm512_setzero_si512(), lowest_ = _mm512_set1_epi16(-1);
 };
 
@@ -198,7 +207,7 @@ template <class S>
 void pack_rows(const PanelTask& task) noexcept {
     Magnitudes magnitudes;
     pack_panel_of_parts<S, true>(task, magnitudes);
-    if (!magnitudes.fit()) *task.refused = true;
+    magnitudes.widen(*task.range);
 }
 
 // Contiguous rows of B to many panels: memory is read in the order in which it lies.
@@ -245,7 +254,7 @@ void pack_columns(const PanelTask& task) noexcept {
         for_each_panel<panel_lines>(
             task, [&](const PanelTask& part) { pack_panel_of_parts<S, false>(part, magnitudes); });
     }
-    if (!magnitudes.fit()) *task.refused = true;
+    magnitudes.widen(*task.range);
 }
 
 template <class S>

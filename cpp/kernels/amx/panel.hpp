@@ -6,9 +6,8 @@
 // the product of the floats to within 2^-26 of it; the other three are below a quarter of the last
 // place. float16 makes two parts, bfloat16 is one.
 //
-// The unit takes subnormals for zeros and raises no flags. A panel therefore refuses what is not
-// between 2^-50 and 2^50 in magnitude, zeros aside: in that range no product of parts that counts
-// is subnormal, and no sum overflows.
+// The unit takes subnormals for zeros and raises no flags. Whoever packs therefore learns in which
+// powers of two the elements lie, zeros aside: see PackedPowers, ops/packed_powers.hpp.
 //
 // A panel is cut into steps of 32 along the summed index. Of each step it holds the parts one after
 // the other, of each part two blocks of 16 lines (rows of A, columns of B), of each block a square
