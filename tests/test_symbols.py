@@ -105,7 +105,8 @@ def test_objects_have_no_static_initialisers(level: str) -> None:
 
 
 def test_all_levels_have_the_same_objects() -> None:
-    names = {level: [path.name for path in objects_of(level)] for level in core.isa_compiled()}
+    levels = [level for level in core.isa_compiled() if level != "amx"]  # avx512 and some more
+    names = {level: [path.name for path in objects_of(level)] for level in levels}
     assert len({tuple(value) for value in names.values()}) == 1, names
 
 
