@@ -1,9 +1,12 @@
-// attention_fast(query, key, value, causal): the plain call, without the checks that Python makes.
+// attention_fast(query, key, value, causal, scale, out, return_lse): the plain call, without the
+// checks that Python makes.
 //
-// Exact arrays of one type with the same batch dimensions, nothing but `causal`. Anything it does
-// not recognise it answers with None, and Python takes the general way.
+// Exact arrays of one type with the same batch dimensions. Anything it does not recognise it
+// answers with None, and Python takes the general way.
+#include <algorithm>
 #include <cmath>
 
+#include "bindings/contract_results.hpp"
 #include "bindings/module.hpp"
 #include "ops/attention.hpp"
 
@@ -60,6 +63,76 @@ bool recognise_causal(PyObject* causal, std::ptrdiff_t queries, std::ptrdiff_t k
     return PyUnicode_CompareWithASCIIString(causal, "bottom_right") == 0;
 }
 
+bool recognise_scale(PyObject* scale, double& value) {
+    if (scale == Py_None) return true;
+    if (!PyFloat_CheckExact(scale)) return false;
+    value = PyFloat_AS_DOUBLE(scale);
+    return std::isfinite(value);
+}
+
+// A given result: of the type and shape of a new one, and apart from the inputs.
+bool recognise_out(PyObject* const* given, int type_number, const std::ptrdiff_t* shape,
+                   InputView& view) {
+    PyObject* const out = given[5];
+    int own_type;
+    constexpr int writeable = 0x400;
+    if (!recognise_array(out, own_type, view) || own_type != type_number ||
+        view.axes != py::detail::array_proxy(given[0])->nd ||
+        (py::detail::array_proxy(out)->flags & writeable) == 0)
+        return false;
+    if (!std::equal(shape, shape + view.axes, view.shape)) return false;
+    const std::ptrdiff_t item = type_number == type_float32 ? 4 : 8;
+    if (!is_nested(*py::detail::array_proxy(out), item)) return false;
+    for (int input = 0; input < 3; ++input)
+        if (may_overlap(*py::detail::array_proxy(out), item, *py::detail::array_proxy(given[input]),
+                        item))
+            return false;
+    return true;
+}
+
+void view_of(PyObject* array, const std::ptrdiff_t* shape, OutputView& view) {
+    view.data = py::detail::array_proxy(array)->data;
+    view.axes = py::detail::array_proxy(array)->nd;
+    view.shape = shape;
+    std::ptrdiff_t step = 1;
+    for (int axis = view.axes - 1; axis >= 0; step *= shape[axis--]) view.strides[axis] = step;
+}
+
+// Every sequence of its full length.
+struct Lengths {
+    std::int64_t offsets[most_entries], queries[most_entries], keys[most_entries];
+
+    void set(AttentionArguments& task, std::ptrdiff_t batch, std::int64_t offset) {
+        std::fill_n(offsets, batch, offset);
+        std::fill_n(queries, batch, task.query.shape[task.query.axes - 2]);
+        std::fill_n(keys, batch, task.key.shape[task.key.axes - 2]);
+        task.offset = offsets;
+        task.query_lengths = queries;
+        task.key_lengths = keys;
+    }
+};
+
+// The new or the given result; nothing where it is not recognised.
+py::object result_of(PyObject* const* given, int type_number, const std::ptrdiff_t* shape,
+                     AttentionArguments& task) {
+    const int axes = task.query.axes;
+    if (given[5] == Py_None) {
+        constexpr int c_contiguous = 0x1;
+        if ((py::detail::array_proxy(given[0])->flags & c_contiguous) == 0) return {};
+        auto fresh = py::reinterpret_steal<py::object>(new_array(type_number, axes, shape));
+        if (!fresh) throw py::error_already_set();
+        view_of(fresh.ptr(), shape, task.out);
+        return fresh;
+    }
+    InputView view;
+    if (!recognise_out(given, type_number, shape, view)) return {};
+    task.out.data = py::detail::array_proxy(given[5])->data;
+    task.out.axes = axes;
+    task.out.shape = shape;
+    std::copy_n(view.strides, axes, task.out.strides);
+    return py::reinterpret_borrow<py::object>(given[5]);
+}
+
 PyObject* run(PyObject* const* given) {
     AttentionArguments task = {};
     int types[3];
@@ -70,44 +143,38 @@ PyObject* run(PyObject* const* given) {
         Py_RETURN_NONE;
     const int axes = task.query.axes;
     const auto* shape = task.query.shape;
-    const std::ptrdiff_t keys = task.key.shape[axes - 2], queries = shape[axes - 2];
     std::ptrdiff_t batch = 1;
     for (int axis = 0; axis < axes - 3 && batch <= most_entries; ++axis) batch *= shape[axis];
-    constexpr int c_contiguous = 0x1;
     std::int64_t offset;
-    if (batch > most_entries || !recognise_causal(given[3], queries, keys, task, offset) ||
-        (py::detail::array_proxy(given[0])->flags & c_contiguous) == 0)
-        Py_RETURN_NONE;
-    std::int64_t offsets[most_entries], query_lengths[most_entries], key_lengths[most_entries];
-    for (std::ptrdiff_t entry = 0; entry < batch; ++entry) {
-        offsets[entry] = offset;
-        query_lengths[entry] = queries;
-        key_lengths[entry] = keys;
-    }
-    task.offset = offsets;
-    task.query_lengths = query_lengths;
-    task.key_lengths = key_lengths;
-    task.storage = types[0] == type_float32 ? Storage::float32 : Storage::float64;
     task.scale = 1.0 / std::sqrt(static_cast<double>(shape[axes - 1]));
+    const bool wants_lse = given[6] == Py_True;
+    if (batch > most_entries || (!wants_lse && given[6] != Py_False) ||
+        !recognise_causal(given[3], shape[axes - 2], task.key.shape[axes - 2], task, offset) ||
+        !recognise_scale(given[4], task.scale))
+        Py_RETURN_NONE;
     std::ptrdiff_t out_shape[max_axes];
-    std::ptrdiff_t step = 1;
-    for (int axis = 0; axis < axes; ++axis) out_shape[axis] = shape[axis];
+    std::copy_n(shape, axes - 1, out_shape);
     out_shape[axes - 1] = task.value.shape[axes - 1];
-    const auto owner = py::reinterpret_steal<py::object>(new_array(types[0], axes, out_shape));
-    if (!owner) return nullptr;
-    task.out.data = py::detail::array_proxy(owner.ptr())->data;
-    task.out.axes = axes;
-    task.out.shape = out_shape;
-    for (int axis = axes - 1; axis >= 0; step *= out_shape[axis--]) task.out.strides[axis] = step;
+    const py::object result = result_of(given, types[0], out_shape, task);
+    if (!result) Py_RETURN_NONE;
+    py::object lse;
+    if (wants_lse) {
+        lse = py::reinterpret_steal<py::object>(new_array(types[0], axes - 1, out_shape));
+        if (!lse) return nullptr;
+        view_of(lse.ptr(), out_shape, task.lse);
+    }
+    Lengths lengths;
+    lengths.set(task, batch, offset);
+    task.storage = types[0] == type_float32 ? Storage::float32 : Storage::float64;
     const double work = attention_cost(task) / 16;
     const bool finite = without_gil(static_cast<std::ptrdiff_t>(work < 1e9 ? work : 1e9),
                                     [&] { return attention(task); });
     if (!finite) Py_RETURN_NONE;  // the general way reports it
-    return owner.inc_ref().ptr();
+    return wants_lse ? PyTuple_Pack(2, result.ptr(), lse.ptr()) : result.inc_ref().ptr();
 }
 
 PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-    if (count != 4) Py_RETURN_NONE;
+    if (count != 7) Py_RETURN_NONE;
     try {
         return run(arguments);
     } catch (const Interrupted&) {

@@ -9,6 +9,8 @@
 
 #include <cstddef>
 
+#include "kernels/gemm.hpp"
+
 namespace unitstride {
 
 constexpr std::ptrdiff_t attention_strip_bytes = 1024;  // a row of scores
@@ -51,6 +53,7 @@ struct AttentionStrip {
     double* totals;    // [rows], of `finish`
     void* derivative;  // of the softcap, kept by `adjust` where not null, as scores are
     bool rescales;     // set by `weigh`
+    Ahead ahead;       // what `meet` fetches meanwhile
 };
 
 // Scores become weights, and products of cotangents and values the gradients of the scores.

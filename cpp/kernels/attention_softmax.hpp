@@ -77,14 +77,14 @@ inline void exponents(const T* score, T base, Vec<T> factor, Vec<T>* x) noexcept
 }
 
 // Scores of a row to weights, added to `total` and given to put(row, key, weights).
-template <class T, bool far, class Put>
+template <class T, bool far, bool coarse = false, class Put>
 inline void weigh_row(const T* score, size r, size begin, size end, T base, Vec<T> factor,
                       Vec<T>* total, const Put& put) noexcept {
     constexpr int step = vectors_in_step;
     for (size k = begin; k < end; k += step * lanes<T>) {
         Vec<T> x[step], weight[step];
         exponents<T, far>(score + k, base, factor, x);
-        exp2_in_step<T>(x, weight);
+        exp2_in_step<T, coarse>(x, weight);
 #pragma GCC unroll 4
         for (int v = 0; v < step; ++v) total[v] = total[v] + weight[v];
         put(r, k, weight);

@@ -54,6 +54,9 @@ class Attention {
                          for (Size index = begin; index < end; ++index) {
                              const Size list = lists[index / chunks_];
                              if (lists.refused(list)) continue;
+                             const bool ends = index + 1 == end;
+                             own.next = chunk_of(ends ? list : lists[(index + 1) / chunks_],
+                                                 (ends ? index : index + 1) % chunks_);
                              if (!run_chunk(worker, own, chunk_of(list, index % chunks_))) return;
                              if (own.refused) lists.refuse(list);
                          }
@@ -72,6 +75,8 @@ class Attention {
         AttentionExtent* extent;  // [strips]
         bool* begun;              // [strips]
         AttentionBuffers<T> buffers;
+        AttentionRows next;  // the chunk that comes next
+        Ahead ahead[3];      // queries, keys and values that will be packed next
         AttentionSpecials<T> specials;
         bool screened;     // the block's special values are apart
         PowerRange range;  // of what the chunk met
@@ -139,11 +144,39 @@ class Attention {
             if (own.refused) return worker.proceed();
             own.screened = false;
             own.specials.count = 0;
+            look_ahead(own, chunk, key + block_keys_, end);
             for (Size s = 0; s < strips; ++s)
-                meet_block(own, strip_of(chunk, s), s, key, first, last);
+                meet_block(own, strip_of(chunk, s), s, strips, key, first, last);
         }
         for (Size s = 0; s < strips; ++s) finish_strip(own, strip_of(chunk, s), s);
         return worker.proceed();
+    }
+
+    // After the last block the next chunk's rows are packed, and its keys if they are others.
+    void look_ahead(Own& own, const AttentionRows& chunk, Size key, Size end) const {
+        const AttentionRows& next = own.next;
+        const bool is_last = key >= end,
+                   is_other = next.entry != chunk.entry || next.key_head != chunk.key_head;
+        const Size first = is_last ? 0 : key, last = is_last ? shape_.keys : end;
+        const Size keys = is_last && !is_other ? 0 : std::min(block_keys_, last - first);
+        own.ahead[0] = strips_.ahead_of(arguments_.query, next.entry, next.key_head, next.first,
+                                        is_last && shape_.group == 1 ? next.count : 0);
+        own.ahead[1] = strips_.ahead_of(arguments_.key, next.entry, next.key_head, first, keys);
+        own.ahead[2] = strips_.ahead_of(arguments_.value, next.entry, next.key_head, first, keys);
+        if (is_last) return;
+        own.ahead[1] = strips_.ahead_of(arguments_.key, chunk.entry, chunk.key_head, first, keys);
+        own.ahead[2] = strips_.ahead_of(arguments_.value, chunk.entry, chunk.key_head, first, keys);
+    }
+
+    // The strips of a chunk share the work.
+    Ahead share_of(const Own& own, Size s, Size strips) const {
+        const Size which = own.ahead[0].count > 0 ? s * 3 / strips : 1 + s * 2 / strips;
+        const Ahead& whole = own.ahead[which];
+        const Size of_it = own.ahead[0].count > 0 ? (strips + 2) / 3 : (strips + 1) / 2;
+        const Size each = (whole.count + of_it - 1) / of_it;
+        const Size begin = std::min(s % of_it * each, whole.count);
+        return {whole.memory + begin * whole.step, whole.step, std::min(each, whole.count - begin),
+                whole.bytes};
     }
 
     void begin_strip(Own& own, const AttentionRows& rows, Size s) const {
@@ -165,8 +198,8 @@ class Attention {
         }
     }
 
-    void meet_block(Own& own, const AttentionRows& rows, Size s, Size key, Size packed_begin,
-                    Size packed_end) const {
+    void meet_block(Own& own, const AttentionRows& rows, Size s, Size strips, Size key,
+                    Size packed_begin, Size packed_end) const {
         const AttentionExtent& extent = own.extent[s];
         const Size first = std::max(extent.begin - key, Size{0});
         const Size last = std::min(extent.end - key, block_keys_);
@@ -177,7 +210,10 @@ class Attention {
         if (!strips_.describe(rows, extent, key, own.buffers, strip)) return;
         const bool adjusts = strip.plain_begin > strip.begin || strip.plain_end < strip.end;
         own.begun[s] = true;
-        if (kernels_.meet) return kernels_.meet(strip, adjusts);
+        if (kernels_.meet) {
+            strip.ahead = share_of(own, s, strips);
+            return kernels_.meet(strip, adjusts);
+        }
         if (adjusts && !own.screened) {
             strips_.set_specials_apart(reinterpret_cast<T*>(own.values), panels_, block_keys_,
                                        packed_begin, packed_end, own.specials);

@@ -157,6 +157,15 @@ void AttentionPacking<T>::pack_rows_across(const InputView& view, const Attentio
 }
 
 template <class T>
+Ahead AttentionPacking<T>::ahead_of(const InputView& view, std::ptrdiff_t entry,
+                                    std::ptrdiff_t head, std::ptrdiff_t first,
+                                    std::ptrdiff_t count) const {
+    const std::ptrdiff_t step = stride_of(view, 2) * item;
+    return {shape.head_start(view, entry, head, item) + first * step, step,
+            stride_of(view, 1) == 1 ? count : 0, view.shape[view.axes - 1] * item};
+}
+
+template <class T>
 void AttentionPacking<T>::fetch_early(const InputView& view, const AttentionRows& rows) const {
     constexpr std::ptrdiff_t line = 64;
     if (stride_of(view, 1) != 1) return;

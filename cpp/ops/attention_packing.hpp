@@ -42,6 +42,9 @@ class AttentionPacking {
     // The same as columns of panels [depth][columns of features].
     void pack_rows_across(const InputView& view, const AttentionRows& rows, Run* runs,
                           std::ptrdiff_t depth, void* panels, PowerRange* range) const;
+    // Positions of one head as memory that will be read; none where features are not contiguous.
+    Ahead ahead_of(const InputView& view, std::ptrdiff_t entry, std::ptrdiff_t head,
+                   std::ptrdiff_t first, std::ptrdiff_t count) const;
     // Fetches rows into the second-level cache.
     void fetch_early(const InputView& view, const AttentionRows& rows) const;
     // Rows as they are, of the compute type: [rows][features].

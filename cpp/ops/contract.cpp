@@ -110,7 +110,7 @@ unsigned contract(const ContractArguments& arguments) {
         raised = contract_slabs(plan);
     } else if (!direct_with_copy(plan, raised)) {
         order_for_panels(plan);
-        raised = contract_packed(plan);
+        raised = has_long_sums(plan) ? contract_long_sums(plan) : contract_packed(plan);
     }
     return (FloatEnvironment::has_overflow(raised) ? status_over : 0u) |
            (FloatEnvironment::has_invalid(raised) ? status_invalid : 0u);

@@ -9,6 +9,10 @@ namespace unitstride {
 // Packed panels: any contraction, at the speed of the multiplication where that is what takes time.
 unsigned contract_packed(const ContractPlan& plan);
 
+// The same of few elements with long sums, for which threads share the sums.
+bool has_long_sums(const ContractPlan& plan);
+unsigned contract_long_sums(const ContractPlan& plan);
+
 // Matrices read where they lie, for those that stay in a cache.
 bool can_be_direct(const ContractPlan& plan);
 unsigned contract_direct(const ContractPlan& plan);

@@ -36,7 +36,7 @@ template <class T>
     const Vec<T> t = a * log2_of_e, rest = rest_of_product<T>(a, t);
     Vec<T> power[1];
     const Vec<T> exponent[1] = {t};
-    exp2_in_step<T, 1>(exponent, power);
+    exp2_in_step<T>(exponent, power);
     const Vec<T> e = multiply_add(power[0] * rest, splat(ln2), power[0]);
     return (v < Vec<T>{} ? v * e : v) / (e + T(1));
 }

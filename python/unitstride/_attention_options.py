@@ -66,7 +66,7 @@ def check_number(function: str, argument: str, value: Any, positive: bool = Fals
 
 def _spread(function: str, argument: str, array: Array, shape: tuple[int, ...]) -> Array:
     try:
-        return np.broadcast_to(array, shape)
+        return _broadcast(array, shape)
     except ValueError:
         raise ValueError(
             f"{function}: `{argument}` must be broadcastable to shape {shape}, "
@@ -84,12 +84,17 @@ def _integers(
     return _spread(function, argument, array, batch)
 
 
+def _broadcast(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return `np.broadcast_to`, which takes microseconds even where there is nothing to do."""
+    return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
 def _check_lengths(
     function: str, argument: str, value: ArrayLike | None, batch: tuple[int, ...], size: int
 ) -> Array:
     """Return the number of valid positions for each entry of the batch."""
     if value is None:
-        return np.broadcast_to(np.int64(size), batch)
+        return np.full(batch, size, np.int64)
     array = _integers(function, argument, value, batch, "integers")
     wrong = (array < 0) | (array > size)
     if wrong.any():
@@ -103,7 +108,7 @@ def _check_diagonal(
     function: str, causal: Any, batch: tuple[int, ...], queries: Array, keys: Array
 ) -> tuple[bool, Array]:
     """Return whether later keys are excluded, and the offset of the diagonal."""
-    top_left = np.broadcast_to(np.int64(0), batch)
+    top_left = np.zeros(batch, np.int64)
     if isinstance(causal, (bool, np.bool_)):
         if causal and (queries != keys).any():
             n, m = (side[queries != keys][0] for side in (queries, keys))
@@ -226,7 +231,7 @@ def prepare(
     dtype = reduce(_arguments.wider, (array.dtype for array in arrays))
     arrays = [array.astype(dtype, copy=False) for array in arrays]
     batch = _check_shapes(function, *arrays)
-    q, k, v = (np.broadcast_to(array, (*batch, *array.shape[-3:])) for array in arrays)
+    q, k, v = (_broadcast(array, (*batch, *array.shape[-3:])) for array in arrays)
     heads, length, features = q.shape[-3:]
     full, by_head = (*batch, heads, length, k.shape[-2]), (*batch, heads)
     queries = _check_lengths(function, "query_lengths", query_lengths, batch, length)

@@ -164,8 +164,15 @@ def attention(
     softcap: float,
 ) -> bool: ...
 def attention_fast(
-    query: object, key: object, value: object, causal: object, /
-) -> _Array | None: ...
+    query: object,
+    key: object,
+    value: object,
+    causal: object,
+    scale: object,
+    out: object,
+    return_lse: object,
+    /,
+) -> _Array | tuple[_Array, _Array] | None: ...
 def attention_vjp(
     query: _Array,
     key: _Array,

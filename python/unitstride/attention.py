@@ -169,16 +169,15 @@ def attention(
         and mask is None
         and bias is None
         and window is None
-        and scale is None
         and softcap is None
         and alibi_slopes is None
         and sinks is None
         and query_lengths is None
         and key_lengths is None
-        and not return_lse
-        and out is None
     ):
-        fast: Array | None = core.attention_fast(query, key, value, causal)
+        fast: Array | tuple[Array, Array] | None = core.attention_fast(
+            query, key, value, causal, scale, out, return_lse
+        )
         if fast is not None:
             return fast
     inputs, dtype = _attention_options.prepare(

@@ -3,6 +3,7 @@
 #include "kernels/amx/weights.hpp"
 #include "kernels/attention_adjust.hpp"
 #include "kernels/attention_softmax.hpp"
+#include "kernels/gemm_write.hpp"
 #include "simd/compare.hpp"
 
 namespace unitstride::UNITSTRIDE_ISA {
@@ -121,7 +122,9 @@ inline void rescale_averages(const AttentionStrip& strip) noexcept {
 template <class S>
 class Meeting {
   public:
-    explicit Meeting(AttentionStrip& strip) noexcept : strip_(strip) {
+    explicit Meeting(AttentionStrip& strip) noexcept
+        : strip_(strip),
+          fetching_(strip.ahead, strip.rows * (strip.end - strip.begin) / panel_lines) {
         const size quarter = steps_of((strip.end - strip.begin) / 4) * panel_lines;
         if (quarter < length_) length_ = quarter > 0 ? quarter : panel_lines;
         for (size r = 0; r < strip.rows; ++r) measure(r);
@@ -178,6 +181,7 @@ class Meeting {
                 static_cast<char*>(now.weights) +
                     (k - now.begin) / step_depth * weight_parts<S> * part_bytes + row_place(r),
                 weight[0], weight[1]);
+            fetching_.some();
             for (due += share; due >= 256; due -= 256) products.some();
         };
         for (size r = 0; r < now.rows; ++r) weigh_one(now, r, put);
@@ -193,13 +197,15 @@ class Meeting {
             most = max_or_second(most, load(score + k));
         if (_mm512_cmp_ps_mask(most, splat(limit_[r]), _CMP_GT_OQ) != 0) raise(r, most);
         float* sums = static_cast<float*>(strip_.sums) + r * side;
+        constexpr bool coarse = parts_of<S> < 3;  // results of 16 bits
         const F32 factor = splat(static_cast<float>(strip_.factor));
         F32 total[vectors_in_step] = {load(sums)};
         if (far_[r]) {
             const float level = static_cast<const float*>(strip_.level)[r];
-            weigh_row<float, true>(score, r, now.begin, now.end, level, factor, total, put);
+            weigh_row<float, true, coarse>(score, r, now.begin, now.end, level, factor, total, put);
         } else {
-            weigh_row<float, false>(score, r, now.begin, now.end, base_[r], factor, total, put);
+            weigh_row<float, false, coarse>(score, r, now.begin, now.end, base_[r], factor, total,
+                                            put);
         }
         store(sums, total[0] + total[1]);
     }
@@ -228,6 +234,7 @@ class Meeting {
     }
 
     AttentionStrip& strip_;
+    Fetching fetching_;
     size length_ = stretch_keys;
     size turn_ = 0;          // which half of the buffers is next
     bool rescales_ = false;  // `now` has raised levels

@@ -58,6 +58,7 @@ inline RowLevels levels_of(const AttentionGradient& task, size r) noexcept {
 }
 
 // Weights of two vectors of scores, and gradients of the scores.
+template <bool coarse>
 inline void differentiate(const AttentionGradient& task, const RowLevels& row, size at,
                           F32 (&weight)[2], F32 (&slope)[2]) noexcept {
     if (!row.used) {
@@ -74,7 +75,7 @@ inline void differentiate(const AttentionGradient& task, const RowLevels& row, s
         const F32 s = load(score + v * side);
         x[v] = row.far ? (s - row.high) * factor : multiply_add(s, factor, -row.high) - row.low;
     }
-    exp2_in_step<float>(x, weight);
+    exp2_in_step<float, coarse>(x, weight);
 #pragma GCC unroll 2
     for (size v = 0; v < 2; ++v) {
         F32 scaled = weight[v] * splat(static_cast<float>(task.scale));
@@ -94,8 +95,8 @@ void differentiate_rows(const AttentionGradient& task, const AttentionReturn& to
         for (size k = begin; k < end; k += panel_lines) {
             const size at = r * row_keys + k - begin;
             F32 weight[2][2], slope[2][2];
-            differentiate(task, first, at, weight[0], slope[0]);
-            differentiate(task, second, at + side * row_keys, weight[1], slope[1]);
+            differentiate < parts<3>(task, first, at, weight[0], slope[0]);
+            differentiate < parts<3>(task, second, at + side * row_keys, weight[1], slope[1]);
             const size panel = k / panel_lines * to.panel_bytes + r * 64;
             char* const weights = static_cast<char*>(to.weights) + panel;
             char* const gradients = static_cast<char*>(to.gradients) + panel;
