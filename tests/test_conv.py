@@ -7,7 +7,7 @@ import pytest
 from checks import random_for
 from numpy.typing import NDArray
 
-from unitstride import causal_conv1d, conv1d, conv1d_vjp, conv2d, conv2d_vjp
+from unitstride import _conv_windows, causal_conv1d, conv1d, conv1d_vjp, conv2d, conv2d_vjp
 
 Array = NDArray[Any]
 
@@ -258,3 +258,37 @@ def test_random_kernels_of_each_channel_against_torch() -> None:
         np.testing.assert_allclose(got, want.detach().numpy(), rtol=0, atol=1e-11)
         for mine, tensor in zip(gradients, (t_x, t_w, t_bias), strict=True):
             np.testing.assert_allclose(mine, tensor.grad.numpy(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("channels", "groups", "taps", "stride", "padding", "dilation"),
+    [
+        (3, 1, (7, 7), 2, 3, 1),
+        (6, 2, (3, 2), (3, 1), (0, 2), 1),
+        (4, 1, (2, 3), 1, 1, (2, 3)),
+        (1, 1, (5, 4), 4, 0, 1),
+    ],
+)
+def test_gradients_of_few_channels_for_all_taps_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    channels: int,
+    groups: int,
+    taps: tuple[int, int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+) -> None:
+    random = random_for("few channels", dtype, channels, *taps)
+    x = random.standard_normal((2, channels, 23, 30)).astype(dtype)
+    w = random.standard_normal((4, channels // groups, *taps)).astype(dtype)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    cotangent = random.standard_normal(conv2d(x, w, **options).shape).astype(dtype)
+    monkeypatch.setattr(_conv_windows, "_MANY_COLUMNS", 1)
+    result = conv2d_vjp(x, w, cotangent, **options)[0]
+    monkeypatch.setattr(_conv_windows, "_FEW_CHANNELS", 0)
+    expected = conv2d_vjp(x, w, cotangent, **options)[0]
+    # Sums of at most 200 products of normal numbers, in two orders.
+    limit = 64 * np.finfo(dtype).eps * np.abs(expected).max()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=limit)

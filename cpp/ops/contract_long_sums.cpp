@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <complex>
 #include <cstring>
+#include <vector>
 
 #include "core/checked.hpp"
 #include "core/float_environment.hpp"
@@ -58,18 +59,21 @@ void add_parts(const ContractPlan& plan, T* parts, std::ptrdiff_t count, std::pt
     for (std::ptrdiff_t part = 1; part < count; ++part)
         for (std::ptrdiff_t i = 0; i < elements; ++i) parts[i] += parts[part * elements + i];
     const bool adds = plan.beta != 0 || plan.beta_imag != 0;
-    for (std::ptrdiff_t i = 0; i < elements; ++i) {
-        std::ptrdiff_t row, column;
-        list_offsets(plan.rows, operand_c, i / plan.column_count, 1, &row);
-        list_offsets(plan.columns, operand_c, i % plan.column_count, 1, &column);
-        char* const place = plan.c + (row + column) * static_cast<std::ptrdiff_t>(sizeof(T));
-        T sum = scaled(parts[i], plan.alpha, plan.alpha_imag);
-        if (adds) {
-            T old;
-            std::memcpy(&old, place, sizeof old);
-            sum += scaled(old, plan.beta, plan.beta_imag);
+    std::vector<std::ptrdiff_t> columns(static_cast<std::size_t>(plan.column_count));
+    list_offsets(plan.columns, operand_c, 0, plan.column_count, columns.data());
+    for (std::ptrdiff_t r = 0; r < plan.row_count; ++r) {
+        std::ptrdiff_t row;
+        list_offsets(plan.rows, operand_c, r, 1, &row);
+        for (const std::ptrdiff_t column : columns) {
+            char* const place = plan.c + (row + column) * static_cast<std::ptrdiff_t>(sizeof(T));
+            T sum = scaled(*parts++, plan.alpha, plan.alpha_imag);
+            if (adds) {
+                T old;
+                std::memcpy(&old, place, sizeof old);
+                sum += scaled(old, plan.beta, plan.beta_imag);
+            }
+            std::memcpy(place, &sum, sizeof sum);
         }
-        std::memcpy(place, &sum, sizeof sum);
     }
 }
 

@@ -1,6 +1,7 @@
 """Convolution with channels as contraction of windows, which are views: no copy per tap."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from operator import index
@@ -20,6 +21,9 @@ Padding = int | str | Sequence[int]
 
 # Labels: n batch, g group, o and c channels of a group, y x places, i j taps.
 _PLACES, _TAPS = "yx", "ij"
+
+# Gradients of up to so many channels are found for all taps at once, where that is much.
+_FEW_CHANNELS, _MANY_COLUMNS = 4, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,8 @@ def input_gradient(conv: Conv, cotangent: Array) -> Array:
     """Return the gradient of x: the cotangent under the kernel turned round."""
     if any(s > 1 and d > 1 for s, d in zip(conv.stride, conv.dilation, strict=True)):
         return _input_gradient_by_taps(conv, cotangent)
+    if _has_few_channels(conv, cotangent):
+        return _input_gradient_by_columns(conv, cotangent)
     result = _outputs.fresh(conv.x, conv.x.shape)
     axes = len(conv.taps)
     places, taps = labels(axes)
@@ -291,22 +297,65 @@ def input_gradient(conv: Conv, cotangent: Array) -> Array:
     return result
 
 
+def _has_few_channels(conv: Conv, cotangent: Array) -> bool:
+    """Return whether products that end in the channels of x would leave most lanes empty."""
+    channels, taps = conv.w.shape[1], math.prod(conv.taps)
+    return (
+        channels <= _FEW_CHANNELS
+        and taps >= 4
+        and cotangent.dtype in (np.float32, np.float64)
+        and channels * taps * math.prod(conv.places) >= _MANY_COLUMNS
+    )
+
+
+def _input_gradient_by_columns(conv: Conv, cotangent: Array) -> Array:
+    """Multiply for all taps of an image at once, and add each tap's part where it reads."""
+    places, taps = labels(len(conv.taps))
+    w = grouped(conv.w, conv.groups)
+    slope = by_group(cotangent, conv.groups)
+    wide, spread = _wide_gradient(conv)
+    equation = f"go{places},goc{taps}->{taps}gc{places}"
+    for image in range(len(slope)):
+        columns = np.asarray(einsum(equation, slope[image], w))
+        for tap, met in _places_of_taps(conv):
+            target = spread[image][_at(*met)]
+            target += columns[tap]
+    return _without_ends(conv, wide)
+
+
 def _input_gradient_by_taps(conv: Conv, cotangent: Array) -> Array:
     """Add each tap's part to the places that it reads."""
     places, _ = labels(len(conv.taps))
     w = grouped(conv.w, conv.groups)
     slope = by_group(cotangent, conv.groups)
+    wide, spread = _wide_gradient(conv)
+    for tap, met in _places_of_taps(conv):
+        target = spread[_at(*met)]
+        einsum(f"ngo{places},goc->ngc{places}", slope, w[_at(*tap)], out=target, beta=1.0)
+    return _without_ends(conv, wide)
+
+
+def _places_of_taps(conv: Conv) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    for tap in product(*map(range, conv.taps)):
+        yield (
+            tap,
+            tuple(
+                slice(t * d, t * d + (n - 1) * s + 1, s)
+                for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=True)
+            ),
+        )
+
+
+def _wide_gradient(conv: Conv) -> tuple[Array, Array]:
+    """Return zeros for x and what lies around it, and the same by groups."""
     ends = _ends(conv.x, conv.before, conv.after)
     wide = _outputs.fresh(conv.x, (*conv.x.shape[:2], *(p + n + q for p, q, n in ends)))
     wide[...] = 0
-    spread = by_group(wide, conv.groups)
-    for tap in product(*map(range, conv.taps)):
-        met = tuple(
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, d, n, s in zip(tap, conv.dilation, conv.places, conv.stride, strict=True)
-        )
-        target = spread[_at(*met)]
-        einsum(f"ngo{places},goc->ngc{places}", slope, w[_at(*tap)], out=target, beta=1.0)
+    return wide, by_group(wide, conv.groups)
+
+
+def _without_ends(conv: Conv, wide: Array) -> Array:
+    ends = _ends(conv.x, conv.before, conv.after)
     return np.ascontiguousarray(wide[_at(*(slice(p, p + n) for p, _, n in ends))])
 
 

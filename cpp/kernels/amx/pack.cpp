@@ -99,6 +99,9 @@ template <class S>
 void load_square(const S* array, const Places& rows, const Places& columns,
                  F32 (&row)[side]) noexcept {
     if (rows.contiguous && rows.count > 0) {
+        const size step = columns.count > 1 ? columns.offset[1] - columns.offset[0] : 0;
+        for (size i = 0; i < columns.count && step > 0; ++i)
+            prefetch_second_level(array + columns.offset[i] + rows.offset[0] + step * step_depth);
         for (size i = 0; i < side; ++i)
             row[i] = i < columns.count
                          ? load_up_to(array + columns.offset[i] + rows.offset[0], rows.count)
@@ -225,6 +228,7 @@ void pack_long_rows(const PanelTask& task, Magnitudes& magnitudes) noexcept {
             char* row = to + i * 64;
             const S* next_low = array + along.offset[i + 1 < along.count ? i + 1 : i];
             const S* next_high = next_low + (high - low);
+            const size step = along.count > 1 ? along.offset[1] - along.offset[0] : 0;
             size j = 0;
             if (has_high)
                 for (; j + panel_lines <= across.count; j += panel_lines, row += task.panel_bytes)
@@ -232,6 +236,9 @@ void pack_long_rows(const PanelTask& task, Magnitudes& magnitudes) noexcept {
                     for (size block = 0; block < 2; ++block) {
                         prefetch(next_low + j + block * side);
                         prefetch(next_high + j + block * side);
+                        // The next step comes from memory.
+                        prefetch_second_level(low + j + block * side + step * step_depth);
+                        prefetch_second_level(high + j + block * side + step * step_depth);
                         write_parts<parts_of<S>>(row + block * square_bytes,
                                                  load_as(low + j + block * side),
                                                  load_as(high + j + block * side), magnitudes);
