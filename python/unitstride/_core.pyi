@@ -164,8 +164,42 @@ def attention(
     softcap: float,
 ) -> bool: ...
 def attention_fast(
-    query: object, key: object, value: object, causal: object, /
-) -> _Array | None: ...
+    query: object,
+    key: object,
+    value: object,
+    mask: object,
+    bias: object,
+    causal: object,
+    window: object,
+    scale: object,
+    softcap: object,
+    alibi_slopes: object,
+    sinks: object,
+    query_lengths: object,
+    key_lengths: object,
+    return_lse: object,
+    out: object,
+    /,
+) -> Any: ...
+def attention_vjp_fast(
+    query: object,
+    key: object,
+    value: object,
+    mask: object,
+    bias: object,
+    causal: object,
+    window: object,
+    scale: object,
+    softcap: object,
+    alibi_slopes: object,
+    sinks: object,
+    query_lengths: object,
+    key_lengths: object,
+    out: object,
+    lse: object,
+    cotangent: object,
+    /,
+) -> tuple[_Array, _Array, _Array] | None: ...
 def attention_vjp(
     query: _Array,
     key: _Array,
