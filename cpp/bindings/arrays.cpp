@@ -23,6 +23,8 @@ py::capsule recycled_block(std::ptrdiff_t bytes, char*& memory) {
     return py::capsule(memory, [](void* block) { release_block(static_cast<char*>(block)); });
 }
 
+int bfloat16_number = -1;
+
 template <class View>
 void fill_labelled(Labelled<View>& into, PyObject* object, PyObject* labels, const char* argument) {
     constexpr const char* function = "contract";
@@ -59,6 +61,19 @@ void fill_labelled(Labelled<View>& into, PyObject* object, PyObject* labels, con
 }
 
 }  // namespace
+
+bool storage_of_number(int number, Storage& storage) noexcept {
+    switch (number) {
+        case type_float32: return storage = Storage::float32, true;
+        case type_float64: return storage = Storage::float64, true;
+        case type_float16: return storage = Storage::float16, true;
+        default: break;
+    }
+    storage = Storage::bfloat16;
+    return number == bfloat16_number && number >= 0;
+}
+
+void set_bfloat16_number(int number) { bfloat16_number = number; }
 
 bool element_of(int type_number, Element& element, std::ptrdiff_t& bytes) noexcept {
     switch (type_number) {
@@ -125,7 +140,7 @@ PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape,
     PyObject* type = api.PyArray_DescrFromType_(type_number);
     Element element;
     std::ptrdiff_t item = 4;
-    element_of(type_number, element, item);
+    if (!element_of(type_number, element, item) && type_number == bfloat16_number) item = 2;
     const std::ptrdiff_t bytes = bytes_of(item, axes, shape);
     if (bytes < recycled_from_bytes)
         return api.PyArray_NewFromDescr_(api.PyArray_Type_, type, axes,

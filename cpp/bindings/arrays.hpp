@@ -50,6 +50,11 @@ inline Storage storage_of(const py::array& array, const char* function, const ch
     }
 }
 
+// The same by NumPy's type number; false for others. bfloat16 is no dtype of NumPy's own: its
+// number is known once Python has met an array of it.
+bool storage_of_number(int number, Storage& storage) noexcept;
+void set_bfloat16_number(int number);
+
 template <class Data>
 void fill_view(StridedView<Data>& view, const py::array& array, const char* function,
                const char* argument) {
@@ -153,8 +158,8 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
 // `same_place` it begins at the same place in a cache line as `like`: rows of both can then be
 // walked by whole lines at once.
 py::array empty_like(const py::array& like, bool same_place);
-// The same for a shape, given NumPy's number of a type of contractions; in C order, or with strides
-// that leave no gaps.
+// The same for a shape, given NumPy's number of a type of contractions or storage; in C order, or
+// with strides that leave no gaps.
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape,
                     const std::ptrdiff_t* strides = nullptr);
 

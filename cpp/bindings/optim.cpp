@@ -13,20 +13,6 @@ namespace {
 
 constexpr int c_contiguous = 0x1, f_contiguous = 0x2, writeable = 0x400;
 
-// bfloat16 is no dtype of NumPy's own: its number is known when it is registered.
-int bfloat16_number = -1;
-
-bool storage_of_number(int number, Storage& storage) {
-    switch (number) {
-        case type_float32: return storage = Storage::float32, true;
-        case type_float64: return storage = Storage::float64, true;
-        case type_float16: return storage = Storage::float16, true;
-        default: break;
-    }
-    storage = Storage::bfloat16;
-    return number == bfloat16_number && number >= 0;
-}
-
 // The items of a list, a tuple, or an array by itself.
 struct Items {
     PyObject* const* item = nullptr;
@@ -273,8 +259,7 @@ void register_optim(py::module_& module) {
                py::arg("skips_nonfinite"), py::arg("is_checked"));
     if (PyModule_AddFunctions(module.ptr(), small_calls) != 0) throw py::error_already_set();
     module.def("optim_norm", &norm, py::arg("grads"));
-    module.def(
-        "set_bfloat16_number", [](int number) { bfloat16_number = number; }, py::arg("number"));
+    module.def("set_bfloat16_number", &set_bfloat16_number, py::arg("number"));
 }
 
 }  // namespace unitstride

@@ -66,7 +66,7 @@ def check_number(function: str, argument: str, value: Any, positive: bool = Fals
 
 def _spread(function: str, argument: str, array: Array, shape: tuple[int, ...]) -> Array:
     try:
-        return _broadcast(array, shape)
+        return np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(
             f"{function}: `{argument}` must be broadcastable to shape {shape}, "
@@ -82,11 +82,6 @@ def _integers(
         got = repr(value) if array.ndim == 0 else _arguments.dtype_label(array.dtype)
         raise TypeError(f"{function}: `{argument}` must be {kind}, got {got}")
     return _spread(function, argument, array, batch)
-
-
-def _broadcast(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return `np.broadcast_to`, which takes microseconds even where there is nothing to do."""
-    return array if array.shape == shape else np.broadcast_to(array, shape)
 
 
 def _check_lengths(
@@ -231,7 +226,7 @@ def prepare(
     dtype = reduce(_arguments.wider, (array.dtype for array in arrays))
     arrays = [array.astype(dtype, copy=False) for array in arrays]
     batch = _check_shapes(function, *arrays)
-    q, k, v = (_broadcast(array, (*batch, *array.shape[-3:])) for array in arrays)
+    q, k, v = (np.broadcast_to(array, (*batch, *array.shape[-3:])) for array in arrays)
     heads, length, features = q.shape[-3:]
     full, by_head = (*batch, heads, length, k.shape[-2]), (*batch, heads)
     queries = _check_lengths(function, "query_lengths", query_lengths, batch, length)

@@ -164,19 +164,23 @@ def attention(
             [0., 1., 0.],
             [0., 0., 1.]]], dtype=float32)
     """
-    if (
-        core is not None
-        and mask is None
-        and bias is None
-        and window is None
-        and softcap is None
-        and alibi_slopes is None
-        and sinks is None
-        and query_lengths is None
-        and key_lengths is None
-    ):
+    if core is not None:
         fast: Array | tuple[Array, Array] | None = core.attention_fast(
-            query, key, value, causal, scale, out, return_lse
+            query,
+            key,
+            value,
+            mask,
+            bias,
+            causal,
+            window,
+            scale,
+            softcap,
+            alibi_slopes,
+            sinks,
+            query_lengths,
+            key_lengths,
+            return_lse,
+            out,
         )
         if fast is not None:
             return fast
