@@ -194,3 +194,24 @@ def test_an_output_that_is_added_to() -> None:
     other = before.copy()
     einsum("ik,kj->ij", a, b, out=other, beta=2.0)
     np.testing.assert_array_equal(out, other)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("length", [2, 5, 7, 14, 28, 56])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_axes_in_short_pieces(dtype: str, length: int, across: bool) -> None:
+    """Rows, columns and depth are pieces of memory that vectors are put together from."""
+    random = random_for("pieces", dtype, length)
+    pieces = -(-420 // length)
+    whole = random.standard_normal((pieces, length, pieces, length + 3))
+    a = whole.astype(dtype_of(dtype))[..., :length]
+    b = np.ascontiguousarray(whole[::-1].astype(dtype_of(dtype)))[..., 1 : length + 1]
+    equation = "abcd,abef->cdef" if across else "cdab,efab->cdef"
+    result = np.asarray(einsum(equation, a, b)).astype(np.float64)
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    exact = np.einsum(equation, wide_a, wide_b, optimize=True)
+    scale = np.einsum(equation, abs(wide_a), abs(wide_b), optimize=True)
+    error = np.abs(result - exact)
+    if dtype != "float32":
+        error -= UNIT_ROUNDOFF[dtype] * np.abs(exact)
+    assert (error <= 8 * 2.0**-24 * scale).all()

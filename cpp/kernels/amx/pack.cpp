@@ -69,43 +69,85 @@ inline void write_parts(char* to, F32 low, F32 high, Magnitudes& magnitudes) noe
     }
 }
 
-template <class S>
-inline F32 load_up_to(const S* source, size count) noexcept {
-    if (count >= side) return load_as(source);
-    return count > 0 ? load_first_as(source, count, 0.0f) : F32{};
-}
-
-// Where the elements of one side of a square lie, and whether one after the other.
+// Where up to 16 elements lie: in a few pieces of memory, with one element left out after each, or
+// anywhere.
+constexpr int most_pieces = 4, all_second = 5, scattered = 6;
 struct Places {
     const size* offset;
     size count;
-    bool contiguous;
+    int pieces;
+    __mmask16 mask[most_pieces];  // the lanes of a piece
+    size shifted[most_pieces];    // its offset, less its first lane
+    bool loads() const noexcept { return pieces < scattered; }
 };
 inline Places places_of(const size* offset, size count) noexcept {
-    bool contiguous = true;
+    Places places = {offset, count, 0, {}, {}};
+    bool contiguous = count > 0;
     for (size i = 1; i < count; ++i) contiguous &= offset[i] == offset[0] + i;
-    return {offset, count, contiguous};
+    if (contiguous) {
+        places.pieces = 1;
+        places.mask[0] = static_cast<__mmask16>((1u << count) - 1);
+        places.shifted[0] = offset[0];
+        return places;
+    }
+    for (size i = 0; i < count; ++i) {
+        if (i == 0 || offset[i] != offset[i - 1] + 1) {
+            if (places.pieces == most_pieces) {
+                bool second = count == side;
+                for (size k = 1; k < count; ++k) second &= offset[k] == offset[0] + 2 * k;
+                places.pieces = second ? all_second : scattered;
+                return places;
+            }
+            places.mask[places.pieces] = 0;
+            places.shifted[places.pieces++] = offset[i] - i;
+        }
+        __mmask16& mask = places.mask[places.pieces - 1];
+        mask = static_cast<__mmask16>(mask | 1u << i);
+    }
+    return places;
 }
-// The places from 16 on.
-inline Places second_half(const Places& places) noexcept {
-    return {places.offset + side, places.count > side ? places.count - side : 0, places.contiguous};
+// Of up to 32 elements, those before and from the 16th on.
+inline Places first_half(const size* offset, size count) noexcept {
+    return places_of(offset, count < side ? count : side);
 }
-inline Places first_half(const Places& places) noexcept {
-    return {places.offset, places.count < side ? places.count : side, places.contiguous};
+inline Places second_half(const size* offset, size count) noexcept {
+    return places_of(offset + side, count > side ? count - side : 0);
+}
+
+inline F32 load_masked(const float* from, __mmask16 mask) noexcept {
+    return _mm512_maskz_loadu_ps(mask, from);
+}
+inline F32 load_masked(const Float16* from, __mmask16 mask) noexcept {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from));
+}
+inline F32 load_masked(const BFloat16* from, __mmask16 mask) noexcept {
+    const auto bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+    return reinterpret_cast<F32>(_mm512_slli_epi32(bits, 16));
+}
+
+// The elements at `places`, zeros in the lanes without one.
+template <class S>
+inline F32 load_lanes(const S* origin, const Places& places) noexcept {
+    if (places.pieces == all_second)
+        return load_every_second(origin + places.offset[0], std::make_index_sequence<16>{});
+    if (places.pieces == 1) return load_masked(origin + places.shifted[0], places.mask[0]);
+    U32 bits = {};
+    for (int piece = 0; piece < places.pieces; ++piece)
+        bits |=
+            reinterpret_cast<U32>(load_masked(origin + places.shifted[piece], places.mask[piece]));
+    return reinterpret_cast<F32>(bits);
 }
 
 // The elements of 16 rows and 16 columns, zeros where there are none.
 template <class S>
 void load_square(const S* array, const Places& rows, const Places& columns,
                  F32 (&row)[side]) noexcept {
-    if (rows.contiguous && rows.count > 0) {
+    if (rows.loads() && rows.count > 0) {
         const size step = columns.count > 1 ? columns.offset[1] - columns.offset[0] : 0;
         for (size i = 0; i < columns.count && step > 0; ++i)
             prefetch_second_level(array + columns.offset[i] + rows.offset[0] + step * step_depth);
         for (size i = 0; i < side; ++i)
-            row[i] = i < columns.count
-                         ? load_up_to(array + columns.offset[i] + rows.offset[0], rows.count)
-                         : F32{};
+            row[i] = i < columns.count ? load_lanes(array + columns.offset[i], rows) : F32{};
         transpose<float>(row);
         return;
     }
@@ -121,16 +163,19 @@ template <class S>
 inline void pack_rows_of_square(const S* array, const Places& rows, const Places& low_columns,
                                 const Places& high_columns, char* to,
                                 Magnitudes& magnitudes) noexcept {
-    if (low_columns.contiguous) {
+    if (low_columns.loads() && high_columns.loads()) {
         for (size i = 0; i < side; ++i, to += 64) {
-            const S* from = array + (i < rows.count ? rows.offset[i] : 0) + low_columns.offset[0];
-            const bool is_row = i < rows.count;
+            if (i >= rows.count) {
+                write_parts<parts_of<S>>(to, F32{}, F32{}, magnitudes);
+                continue;
+            }
+            const S* from = array + rows.offset[i];
             // The step after the next one; it may lie outside: a prefetch does not fault.
-            prefetch_second_level(from + 3 * step_depth);
-            prefetch_second_level(from + 3 * step_depth + 64 / sizeof(S));
-            write_parts<parts_of<S>>(to, load_up_to(from, is_row ? low_columns.count : 0),
-                                     load_up_to(from + side, is_row ? high_columns.count : 0),
-                                     magnitudes);
+            const S* later = from + low_columns.offset[0] + 3 * step_depth;
+            prefetch_second_level(later);
+            prefetch_second_level(later + 64 / sizeof(S));
+            write_parts<parts_of<S>>(to, load_lanes(from, low_columns),
+                                     load_lanes(from, high_columns), magnitudes);
         }
         return;
     }
@@ -145,13 +190,11 @@ template <class S>
 inline void pack_columns_of_square(const S* array, const Places& low_rows, const Places& high_rows,
                                    const Places& columns, char* to,
                                    Magnitudes& magnitudes) noexcept {
-    if (columns.contiguous) {
+    if (columns.loads()) {
         for (size i = 0; i < side; ++i, to += 64) {
             F32 low = {}, high = {};
-            if (i < low_rows.count)
-                low = load_up_to(array + low_rows.offset[i] + columns.offset[0], columns.count);
-            if (i < high_rows.count)
-                high = load_up_to(array + high_rows.offset[i] + columns.offset[0], columns.count);
+            if (i < low_rows.count) low = load_lanes(array + low_rows.offset[i], columns);
+            if (i < high_rows.count) high = load_lanes(array + high_rows.offset[i], columns);
             write_parts<parts_of<S>>(to, low, high, magnitudes);
         }
         return;
@@ -167,16 +210,17 @@ inline void pack_columns_of_square(const S* array, const Places& low_rows, const
 class Steps {
   public:
     explicit Steps(const PanelTask& task) noexcept : task_(task) {}
-    // The places of the next step, none at the end.
-    Places next() noexcept {
+    // How many elements the next step has; none at the end.
+    size next() noexcept {
         size count = 0;
         while (count < step_depth && run_ < task_.along_runs) {
             const Run& run = task_.along[run_];
             offset_[count++] = run.offset + within_ * run.step;
             if (++within_ == run.count) ++run_, within_ = 0;
         }
-        return places_of(offset_, count);
+        return count;
     }
+    const size* offset() const noexcept { return offset_; }
 
   private:
     const PanelTask& task_;
@@ -190,12 +234,13 @@ void pack_panel_of_parts(const PanelTask& task, Magnitudes& magnitudes) noexcept
     size across[panel_lines];
     const size lines = list_lines<panel_lines>(task, across);
     char* to = static_cast<char*>(task.panel);
+    const Places blocks[2] = {first_half(across, lines), second_half(across, lines)};
     Steps steps(task);
-    for (Places along = steps.next(); along.count > 0; along = steps.next(), to += step_bytes<S>) {
-        const Places low = first_half(along), high = second_half(along);
+    for (size count = steps.next(); count > 0; count = steps.next(), to += step_bytes<S>) {
+        const Places low = first_half(steps.offset(), count),
+                     high = second_half(steps.offset(), count);
         for (size begin = 0; begin < lines; begin += side) {
-            const size count = lines - begin < side ? lines - begin : side;
-            const Places block = places_of(across + begin, count);
+            const Places& block = blocks[begin / side];
             char* const place = to + begin / side * square_bytes;
             if constexpr (is_a) {
                 pack_rows_of_square(array, block, low, high, place, magnitudes);
@@ -220,15 +265,16 @@ void pack_long_rows(const PanelTask& task, Magnitudes& magnitudes) noexcept {
     const S* array = static_cast<const S*>(task.array) + across.offset;
     char* to = static_cast<char*>(task.panel);
     Steps steps(task);
-    for (Places along = steps.next(); along.count > 0; along = steps.next(), to += step_bytes<S>)
+    const size* const along = steps.offset();
+    for (size count = steps.next(); count > 0; count = steps.next(), to += step_bytes<S>)
         for (size i = 0; i < side; ++i) {
-            const bool has_low = i < along.count, has_high = i + side < along.count;
-            const S* low = array + (has_low ? along.offset[i] : 0);
-            const S* high = array + (has_high ? along.offset[i + side] : 0);
+            const bool has_low = i < count, has_high = i + side < count;
+            const S* low = array + (has_low ? along[i] : 0);
+            const S* high = array + (has_high ? along[i + side] : 0);
             char* row = to + i * 64;
-            const S* next_low = array + along.offset[i + 1 < along.count ? i + 1 : i];
+            const S* next_low = array + along[i + 1 < count ? i + 1 : i];
             const S* next_high = next_low + (high - low);
-            const size step = along.count > 1 ? along.offset[1] - along.offset[0] : 0;
+            const size step = count > 1 ? along[1] - along[0] : 0;
             size j = 0;
             if (has_high)
                 for (; j + panel_lines <= across.count; j += panel_lines, row += task.panel_bytes)
@@ -244,9 +290,11 @@ void pack_long_rows(const PanelTask& task, Magnitudes& magnitudes) noexcept {
                                                  load_as(high + j + block * side), magnitudes);
                     }
             for (; j < across.count; j += side) {
-                const size count = across.count - j;
-                write_parts<parts_of<S>>(row, load_up_to(low + j, has_low ? count : 0),
-                                         load_up_to(high + j, has_high ? count : 0), magnitudes);
+                const size left = across.count - j;
+                const auto mask = static_cast<__mmask16>(left >= side ? 0xffff : (1 << left) - 1);
+                write_parts<parts_of<S>>(row, has_low ? load_masked(low + j, mask) : F32{},
+                                         has_high ? load_masked(high + j, mask) : F32{},
+                                         magnitudes);
                 row += j % panel_lines == 0 ? square_bytes : task.panel_bytes - square_bytes;
             }
         }
