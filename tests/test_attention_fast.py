@@ -8,7 +8,7 @@ from attention_cases import BATCHES, FEATURES, HEADS, LENGTHS, OPTIONS, lay_out,
 from checks import DTYPES, assert_same_bits, dtype_of, needs_core, random_for
 from numpy.typing import NDArray
 
-from unitstride import attention
+from unitstride import attention, attention_vjp
 from unitstride._attention_calls import NAMES
 from unitstride._backend import core
 
@@ -79,10 +79,22 @@ def test_small_calls_are_recognised(label: str, name: str) -> None:
     assert_same_bits(out, expected[0])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@needs_core
+@pytest.mark.parametrize("label", SMALL)
+def test_small_gradients_are_recognised(label: str) -> None:
+    options = SMALL[label]
+    out, lse = attention(_Q, _K, _V, **options, return_lse=True)
+    expected = attention_vjp(*in_general((_Q, _K, _V)), out, lse, np.cos(out), **options)
+    assert core is not None
+    got = core.attention_vjp_fast(_Q, _K, _V, *options_of(options), out, lse, np.cos(out))
+    for x, y in zip(got, expected, strict=True):
+        assert_same_bits(x, y)
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_both_ways_agree_on_mixed_options(seed: int) -> None:
     random = random_for("both ways", seed)
-    for _ in range(50):
+    for _ in range(40):
         sizes = [values[int(random.integers(len(values)))] for values in (BATCHES, HEADS)]
         lengths, features = random.choice(LENGTHS[:12], 2), random.choice(FEATURES[:12], 2)
         options = {option for option in OPTIONS if random.random() < 0.3}
@@ -91,9 +103,24 @@ def test_both_ways_agree_on_mixed_options(seed: int) -> None:
         with np.errstate(all="ignore"):
             got = attention(*case.arrays, **case.ours, return_lse=True)
             expected = attention(*in_general(case.arrays), **case.ours, return_lse=True)
+            beside = (*got, np.cos(got[0].astype(np.float64)).astype(got[0].dtype))
+            got += attention_vjp(*case.arrays, *beside, **case.ours)
+            expected += attention_vjp(*in_general(case.arrays), *beside, **case.ours)
         for x, y in zip(got, expected, strict=True):
             assert_same_bits(x, y, (sizes, lengths, features, case.ours))
             assert_same_order(x, y)
+
+
+def test_errors_of_gradients_are_those_of_the_general_way() -> None:
+    out, lse = attention(_Q, _K, _V, return_lse=True)
+    with pytest.raises(ValueError, match=r"^attention_vjp: `lse` must have shape \(2, 4, 16\)"):
+        attention_vjp(_Q, _K, _V, out, lse[..., :3], out)
+    with pytest.raises(TypeError, match=r"^attention_vjp: options must be among .*, got 'masks'"):
+        attention_vjp(_Q, _K, _V, out, lse, out, masks=None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"`causal` must be .*, got None"):
+        attention_vjp(_Q, _K, _V, out, lse, out, causal=None)  # type: ignore[arg-type]
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError, match="in attention_vjp"):
+        attention_vjp(_Q * np.float32(1e30), _K, _V * np.float32(1e30), out, lse, out, scale=1e30)
 
 
 def test_out_may_be_any_view_and_overlap_the_inputs() -> None:

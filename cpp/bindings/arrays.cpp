@@ -105,10 +105,15 @@ void labelled_output(Labelled<OutputView>& into, PyObject* array, PyObject* labe
                         quoted("contract", "out") + "must not overlap itself, got a zero stride");
 }
 
-py::array empty_like(const py::array& like, bool same_place) {
+py::array empty_like(const py::array& like, bool same_place,
+                     const std::optional<std::vector<std::ptrdiff_t>>& other) {
     const int axes = static_cast<int>(like.ndim());
     const std::ptrdiff_t item = like.itemsize();
-    const std::ptrdiff_t bytes = bytes_of(item, axes, like.shape());
+    const auto shape =
+        other ? *other : std::vector<std::ptrdiff_t>(like.shape(), like.shape() + axes);
+    if (shape.size() != static_cast<std::size_t>(axes))
+        throw Error(Error::Kind::value, quoted("empty_like", "shape") + "has the wrong length");
+    const std::ptrdiff_t bytes = bytes_of(item, axes, shape.data());
     std::vector<int> order(static_cast<std::size_t>(axes));
     for (int axis = 0; axis < axes; ++axis) order[static_cast<std::size_t>(axis)] = axis;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
@@ -118,9 +123,8 @@ py::array empty_like(const py::array& like, bool same_place) {
     std::ptrdiff_t step = item;
     for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
         strides[static_cast<std::size_t>(*axis)] = step;
-        step *= std::max<std::ptrdiff_t>(like.shape(*axis), 1);
+        step *= std::max<std::ptrdiff_t>(shape[static_cast<std::size_t>(*axis)], 1);
     }
-    const std::vector<std::ptrdiff_t> shape(like.shape(), like.shape() + axes);
     if (bytes < recycled_from_bytes) {
         count_allocation();
         return py::array(like.dtype(), shape, strides);

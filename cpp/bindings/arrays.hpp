@@ -7,7 +7,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "core/error.hpp"
 #include "core/recycling.hpp"
@@ -156,8 +158,9 @@ void spread_view(StridedView<Data>& view, const InputView& like, const bool* alo
 
 // A fresh array with the axes of `like` in the same order in memory (NumPy's order "K"). With
 // `same_place` it begins at the same place in a cache line as `like`: rows of both can then be
-// walked by whole lines at once.
-py::array empty_like(const py::array& like, bool same_place);
+// walked by whole lines at once. `shape`, where given, is the new array's own.
+py::array empty_like(const py::array& like, bool same_place,
+                     const std::optional<std::vector<std::ptrdiff_t>>& shape);
 // The same for a shape, given NumPy's number of a type of contractions or storage; in C order, or
 // with strides that leave no gaps.
 PyObject* new_array(int type_number, int axes, const std::ptrdiff_t* shape,

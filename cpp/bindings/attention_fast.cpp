@@ -25,11 +25,11 @@ void fill_output(OutputView& view, const py::object& array, const std::ptrdiff_t
         view.strides[axis] = shape[axis] > 1 ? proxy->strides[axis] / item : 0;
 }
 
-// A new array like one of the inputs, but for the last axis.
+// A new array with the order of axes that these strides have.
 py::object new_output(const GivenAttention& call, OutputView& view, const std::ptrdiff_t* shape,
-                      const InputView& like) {
+                      const std::ptrdiff_t* order) {
     auto array = py::reinterpret_steal<py::object>(
-        new_array_in_order(call.type_number, call.item, call.axes, shape, like.strides));
+        new_array_in_order(call.type_number, call.item, call.axes, shape, order));
     if (!array) throw py::error_already_set();
     fill_output(view, array, shape, call.axes, call.item);
     return array;
@@ -46,7 +46,7 @@ py::object forward(PyObject* const* given) {
     if (work > most_work) return py::none();
     const py::object result = out != Py_None
                                   ? py::reinterpret_borrow<py::object>(out)
-                                  : new_output(call, task.out, call.out_shape, task.query);
+                                  : new_output(call, task.out, call.out_shape, call.order);
     py::object lse;
     if (returns_lse == Py_True) {
         const int type = call.level_type();
@@ -104,7 +104,8 @@ py::object backward(PyObject* const* given) {
     GivenAttention call;
     AttentionVjpArguments task = {};
     PyObject* const* beside = given + 3 + option_count;
-    if (!call.read(given, given + 3) || !call.are_whole() ||
+    if (!call.read(given, given + 3) || !call.is_whole(0) || !call.is_whole(1) ||
+        !call.is_whole(2) ||
         !call.read_beside(beside[0], call.type_number, call.out_shape, call.axes, task.out) ||
         !call.read_beside(beside[1], call.level_type(), call.query_shape, call.axes - 1,
                           task.lse) ||
@@ -113,9 +114,11 @@ py::object backward(PyObject* const* given) {
     const double work = attention_cost(call.task);
     if (work > most_work) return py::none();
     task.forward = call.task;
-    const py::object d_query = new_output(call, task.d_query, call.query_shape, call.task.query),
-                     d_key = new_output(call, task.d_key, call.key_shape, call.task.key),
-                     d_value = new_output(call, task.d_value, call.value_shape, call.task.value);
+    const py::object d_query =
+                         new_output(call, task.d_query, call.query_shape, call.task.query.strides),
+                     d_key = new_output(call, task.d_key, call.key_shape, call.task.key.strides),
+                     d_value =
+                         new_output(call, task.d_value, call.value_shape, call.task.value.strides);
     without_gil(static_cast<std::ptrdiff_t>(work / 16), [&] { attention_vjp(task); });
     for (const OutputView* view : {&task.d_query, &task.d_key, &task.d_value})
         if (!is_finite(call.task.storage, *view)) return py::none();  // the general way reports it

@@ -104,8 +104,9 @@ bool read_integer(PyObject* object, std::int64_t& number) {
 const PyArray_Proxy* GivenAttention::recognise(PyObject* object) {
     if (Py_TYPE(object) != py::detail::npy_api::get().PyArray_Type_) return nullptr;
     const auto* array = py::detail::array_proxy(object);
-    const char order = py::detail::array_descriptor1_proxy(array->descr)->byteorder;
-    if ((order != '=' && order != '|') || array->nd > max_axes || (array->flags & aligned) == 0)
+    const char bytes_from = py::detail::array_descriptor1_proxy(array->descr)->byteorder;
+    if ((bytes_from != '=' && bytes_from != '|') || array->nd > max_axes ||
+        (array->flags & aligned) == 0)
         return nullptr;
     for (int axis = 0; axis < array->nd; ++axis)
         if (array->dimensions[axis] == 0) return nullptr;
@@ -153,6 +154,7 @@ bool GivenAttention::read_arrays(PyObject* const* given) {
     std::copy_n(query_shape, axes, full_shape_);
     out_shape[axes - 1] = own(2, 1);
     full_shape_[axes - 1] = own(1, 2);
+    order = is_whole(0) ? arrays[0]->strides : task.query.strides;
     return place(task.query, *arrays[0], item, query_shape, axes) &&
            place(task.key, *arrays[1], item, key_shape, axes) &&
            place(task.value, *arrays[2], item, value_shape, axes);
@@ -272,12 +274,9 @@ bool GivenAttention::read(PyObject* const* arrays, PyObject* const* options) {
     return read_arrays(arrays) && read_scores(options) && read_positions(options);
 }
 
-bool GivenAttention::are_whole() const {
-    for (int k = 0; k < 3; ++k)
-        if (arrays_[k]->nd != axes ||
-            !std::equal(query_shape, query_shape + axes - 3, arrays_[k]->dimensions))
-            return false;
-    return true;
+bool GivenAttention::is_whole(int array) const {
+    return arrays_[array]->nd == axes &&
+           std::equal(query_shape, query_shape + axes - 3, arrays_[array]->dimensions);
 }
 
 bool GivenAttention::read_beside(PyObject* object, int type, const std::ptrdiff_t* shape, int count,

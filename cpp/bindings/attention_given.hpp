@@ -33,6 +33,7 @@ class GivenAttention {
     std::ptrdiff_t item = 0;
     std::ptrdiff_t query_shape[max_axes], key_shape[max_axes], value_shape[max_axes];
     std::ptrdiff_t out_shape[max_axes];
+    const std::ptrdiff_t* order;  // strides of the queries, that the result takes its order from
 
     // Exact arrays of one type whose batch dimensions broadcast, and options of plain types. False
     // for what needs a closer look.
@@ -45,8 +46,8 @@ class GivenAttention {
     // An array for results that shares no memory with itself or with any array that was read.
     bool read_out(PyObject* object);
 
-    // Whether the first three arrays were given in the whole shape of the batch.
-    bool are_whole() const;
+    // Whether an array, the first three in their order, was given in the whole shape of the batch.
+    bool is_whole(int array) const;
 
     // The type of the log-sum-exp.
     int level_type() const { return type_number == type_float64 ? type_float64 : type_float32; }
@@ -71,8 +72,7 @@ class GivenAttention {
     int count_ = 0;
 };
 
-// A new array with the order of axes in memory that an array with these strides has; axes of length
-// one have stride 0. `shape` is the new array's own.
+// A new array with the order of axes in memory that an array with these strides has.
 PyObject* new_array_in_order(int type_number, std::ptrdiff_t item, int axes,
                              const std::ptrdiff_t* shape, const std::ptrdiff_t* strides);
 

@@ -34,7 +34,8 @@ void register_runtime(py::module_& module) {
     module.def("build_info", &build_info);
     module.def("release_memory", &release_kept_blocks);
     module.def("set_recycled_bytes", &set_recycled_bytes, py::arg("bytes"));
-    module.def("empty_like", &empty_like, py::arg("like"), py::arg("same_place") = false);
+    module.def("empty_like", &empty_like, py::arg("like"), py::arg("same_place") = false,
+               py::arg("shape") = py::none());
     module.def("fail_allocation", &fail_allocation, py::arg("countdown"));
     module.def("block_sizes", [] {
         const KernelTable& table = kernels();

@@ -142,6 +142,7 @@ int main_of(int count, char** words) {
     Suite suite(count > 2 ? std::strtoull(words[2], nullptr, 10) : 1);
     const auto begin = std::chrono::steady_clock::now();
     for (const std::string& isa : isa_detected()) {
+        if (isa == "amx") continue;  // these kernels are those of avx512
         use_isa(isa);
         suite.small_shapes(isa);
         suite.large_shapes(isa);

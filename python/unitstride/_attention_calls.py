@@ -57,10 +57,19 @@ def check_names(function: str, options: Any, names: tuple[str, ...] = NAMES) -> 
             )
 
 
+_DEFAULTS: dict[str, Any] = dict.fromkeys(NAMES) | {"causal": False}
+
+
+def in_order(function: str, options: Options) -> tuple[Any, ...]:
+    """Return the options in the order of `NAMES`, None for what is not given."""
+    check_names(function, options)
+    return tuple((_DEFAULTS | options).values())
+
+
 def prepare(
     function: str, query: ArrayLike, key: ArrayLike, value: ArrayLike, options: Options
 ) -> tuple[Inputs, np.dtype[Any]]:
     """Check arrays and options; return them, and the dtype of the result."""
     check_names(function, options)
-    given: Any = dict.fromkeys(NAMES) | {"causal": False} | options
+    given: Any = _DEFAULTS | options
     return _attention_options.prepare(function, query, key, value, **given)

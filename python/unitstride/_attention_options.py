@@ -1,10 +1,8 @@
 """Arguments of attention, checked and brought to one form that core and twin read."""
 
 import math
-from dataclasses import dataclass
-from functools import reduce
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +19,7 @@ _FARTHEST = 1 << 40
 _WORDS = '"top_left" or "bottom_right"'
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """Queries, keys and values with the same batch dimensions, in one dtype.
 
     Key j is within reach of query i when lowest <= j - i - offset <= highest.
@@ -51,6 +48,8 @@ class Inputs:
 
 def check_number(function: str, argument: str, value: Any, positive: bool = False) -> float:
     """Return a finite number as a float; a positive one where asked."""
+    if type(value) is float and math.isfinite(value) and not (positive and value <= 0.0):
+        return value
     kind = "positive finite number" if positive else "finite number"
     text = f"{function}: `{argument}` must be a {kind}, got {value!r}"
     try:
@@ -65,6 +64,9 @@ def check_number(function: str, argument: str, value: Any, positive: bool = Fals
 
 
 def _spread(function: str, argument: str, array: Array, shape: tuple[int, ...]) -> Array:
+    lead = len(shape) - array.ndim
+    if lead >= 0 and array.shape == shape[lead:] and shape[:lead] == (1,) * lead:
+        return array[(np.newaxis,) * lead] if lead else array
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
@@ -84,12 +86,18 @@ def _integers(
     return _spread(function, argument, array, batch)
 
 
+def _filled(batch: tuple[int, ...], number: int) -> Array:
+    array = np.empty(batch, np.int64)
+    array.fill(number)
+    return array
+
+
 def _check_lengths(
     function: str, argument: str, value: ArrayLike | None, batch: tuple[int, ...], size: int
 ) -> Array:
     """Return the number of valid positions for each entry of the batch."""
     if value is None:
-        return np.full(batch, size, np.int64)
+        return _filled(batch, size)
     array = _integers(function, argument, value, batch, "integers")
     wrong = (array < 0) | (array > size)
     if wrong.any():
@@ -174,6 +182,9 @@ def _check_shapes(function: str, query: Array, key: Array, value: Array) -> tupl
             f"{function}: `value` must have the {groups} heads and the length {key.shape[-2]} "
             f"of `key`, got shape {value.shape}"
         )
+    batch: tuple[int, ...] = query.shape[:-3]
+    if batch == key.shape[:-3] == value.shape[:-3]:
+        return batch
     try:
         return np.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
     except ValueError:
@@ -191,9 +202,7 @@ def _optional(
     return _spread(function, argument, _arguments.as_array(function, argument, value), shape)
 
 
-def _check_mask(function: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-    if mask is None:
-        return None
+def _check_mask(function: str, mask: ArrayLike, shape: tuple[int, ...]) -> Array:
     array = _arguments.plain(function, "mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(
@@ -221,12 +230,18 @@ def prepare(
     key_lengths: ArrayLike | None,
 ) -> tuple[Inputs, DType]:
     """Check the arguments of attention; return them, and the dtype of the result."""
-    named = (("query", query), ("key", key), ("value", value))
-    arrays = [_arguments.as_array(function, argument, array) for argument, array in named]
-    dtype = reduce(_arguments.wider, (array.dtype for array in arrays))
-    arrays = [array.astype(dtype, copy=False) for array in arrays]
-    batch = _check_shapes(function, *arrays)
-    q, k, v = (np.broadcast_to(array, (*batch, *array.shape[-3:])) for array in arrays)
+    q = _arguments.as_array(function, "query", query)
+    k = _arguments.as_array(function, "key", key)
+    v = _arguments.as_array(function, "value", value)
+    dtype = q.dtype
+    if not dtype == k.dtype == v.dtype:
+        dtype = _arguments.wider(_arguments.wider(dtype, k.dtype), v.dtype)
+        q, k, v = (array.astype(dtype, copy=False) for array in (q, k, v))
+    batch = _check_shapes(function, q, k, v)
+    q, k, v = (
+        array if array.shape[:-3] == batch else np.broadcast_to(array, (*batch, *array.shape[-3:]))
+        for array in (q, k, v)
+    )
     heads, length, features = q.shape[-3:]
     full, by_head = (*batch, heads, length, k.shape[-2]), (*batch, heads)
     queries = _check_lengths(function, "query_lengths", query_lengths, batch, length)
@@ -238,7 +253,7 @@ def prepare(
         query=q,
         key=k,
         value=v,
-        mask=_check_mask(function, mask, full),
+        mask=None if mask is None else _check_mask(function, mask, full),
         bias=_optional(function, "bias", bias, full),
         offset=offset,
         lowest=None if left is None else -left,

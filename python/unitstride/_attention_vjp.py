@@ -1,6 +1,5 @@
 """Gradients of attention, from its inputs, its result and its log-sum-exp."""
 
-from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from unitstride import _arguments, _attention_calls, _backend, _outputs
 from unitstride._attention_calls import Options
 from unitstride._attention_options import Inputs
+from unitstride._backend import core
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -25,6 +25,8 @@ def _own_dtype(value: ArrayLike) -> DType:
 
 def _summed(gradient: Array, shape: tuple[int, ...], dtype: DType) -> Array:
     """Sum over the batch dimensions along which an array of `shape` was broadcast."""
+    if gradient.shape == shape and gradient.dtype == dtype:
+        return gradient
     extra = gradient.ndim - len(shape)
     axes = [k for k in range(gradient.ndim) if k < extra or shape[k - extra] == 1]
     axes = [k for k in axes if k < extra or gradient.shape[k] != 1]
@@ -38,7 +40,7 @@ def _in_dtype(inputs: Inputs, dtype: DType) -> Inputs:
     if inputs.query.dtype == dtype:
         return inputs
     query, key, value = (x.astype(dtype) for x in (inputs.query, inputs.key, inputs.value))
-    return replace(inputs, query=query, key=key, value=value)
+    return inputs._replace(query=query, key=key, value=value)
 
 
 def _zeros_for(
@@ -121,6 +123,13 @@ def attention_vjp(
     array([[[0.5],
             [0.5]]])
     """
+    if core is not None and not (bias_gradient or sinks_gradient):
+        given = _attention_calls.in_order(_NAME, options)
+        fast: tuple[Array, ...] | None = core.attention_vjp_fast(
+            query, key, value, *given, out, lse, cotangent
+        )
+        if fast is not None:
+            return fast
     inputs, dtype = _attention_calls.prepare(_NAME, query, key, value, options)
     shape = (*inputs.query.shape[:-1], inputs.value.shape[-1])
     slope, working = _arguments.companion(_NAME, "cotangent", cotangent, dtype)

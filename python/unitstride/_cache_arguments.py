@@ -27,6 +27,8 @@ def check_per_sequence(
     function: str, argument: str, value: ArrayLike, batch: int, largest: Array | int
 ) -> Array:
     """Return one integer per sequence, between 0 and `largest`."""
+    if type(value) is int and type(largest) is int and 0 <= value <= largest:
+        return np.full(batch, value, np.int64)
     array = plain(function, argument, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{function}: `{argument}` must be integers, got {value!r}")

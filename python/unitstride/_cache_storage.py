@@ -36,14 +36,15 @@ class Block:
 
     def writing_groups(self, lengths: Array, counts: Array) -> list[slice]:
         """Return sequences that grow alike together."""
-        same = (lengths == lengths[:1]).all() and (counts == counts[:1]).all()
+        same = _are_same(lengths.tolist()) and _are_same(counts.tolist())
         return _together(len(lengths)) if same else _one_by_one(len(lengths))
 
     def reading_groups(self, oldest: Array, lengths: Array) -> list[slice]:
         """Return sequences that lie alike; without a full ring they may differ in length."""
-        wrapped = (lengths > self.capacity).any() or (oldest > 0).any()
-        same = (lengths == lengths[:1]).all() and (oldest == oldest[:1]).all()
-        return _together(len(lengths)) if same or not wrapped else _one_by_one(len(lengths))
+        first, last = oldest.tolist(), lengths.tolist()
+        wrapped = max(last, default=0) > self.capacity or max(first, default=0) > 0
+        same = not wrapped or (_are_same(last) and _are_same(first))
+        return _together(len(last)) if same else _one_by_one(len(last))
 
     def reserve(self, lengths: Array) -> None:
         """Make room; there is nothing to do."""
@@ -142,6 +143,10 @@ class Pages:
             first += count
             if first >= last:
                 return
+
+
+def _are_same(numbers: list[int]) -> bool:
+    return len(set(numbers)) < 2
 
 
 def _together(batch: int) -> list[slice]:

@@ -161,8 +161,10 @@ class KVCache:
                 f"KVCache.append: `{argument}` must have shape ({self._batch}, {self._heads}, "
                 f"tokens, {width}), got {array.shape}"
             )
+        if array.dtype == self._dtype:
+            return array
         with np.errstate(all="ignore"):
-            return array.astype(self._dtype, copy=False)
+            return array.astype(self._dtype)
 
     def append(self, key: ArrayLike, value: ArrayLike, *, counts: ArrayLike | None = None) -> None:
         """Append tokens to every sequence.
@@ -199,8 +201,8 @@ class KVCache:
             )
         self._storage.reserve(lengths)
         for entries in self._storage.writing_groups(self._lengths, added):
-            start = int(self._lengths[entries].max(initial=0))
-            self._write(entries, start, int(added[entries].max(initial=0)), keys, values)
+            start = max(self._lengths[entries].tolist(), default=0)
+            self._write(entries, start, max(added[entries].tolist(), default=0), keys, values)
         self._lengths = lengths
         if self._ring and self._capacity is not None:
             self._oldest = np.maximum(self._oldest, lengths - self._capacity)
@@ -267,17 +269,25 @@ class KVCache:
         number = check_per_sequence(name, "counts", given, self._batch, array.shape[2])
         if not causal and options.get("window") is not None:
             raise ValueError(f"{name}: `window` must be None without `causal`")
-        check_columns(name, "mask", options.get("mask"), self.length)
-        check_columns(name, "bias", options.get("bias"), self.length)
+        for option, columned in (("mask", options.get("mask")), ("bias", options.get("bias"))):
+            if columned is not None:
+                check_columns(name, option, columned, self.length)
         starts = self._lengths - number
         if self._rotary is not None:
             where = starts[:, None, None] + np.arange(array.shape[2])
             array = _rotate(array, where, **self._rotary)
         dtype = _arguments.wider(array.dtype, self._dtype)
+        groups = self._storage.reading_groups(self._oldest, self._lengths)
+        if len(groups) == 1:
+            diagonal = starts if causal else None
+            out, lse = self._attend_group(groups[0], array, number, diagonal, options)
+            out = out.astype(dtype, copy=False)
+            lse = lse.astype(_arguments.wider(dtype, np.dtype(np.float32)), copy=False)
+            return (out, lse) if return_lse else out
         shape = (*array.shape[:3], self._features[1])
         out = np.zeros(shape, dtype)
         lse = np.empty(shape[:-1], _arguments.wider(dtype, np.dtype(np.float32)))
-        for entries in self._storage.reading_groups(self._oldest, self._lengths):
+        for entries in groups:
             diagonal = starts[entries] if causal else None
             out[entries], lse[entries] = self._attend_group(
                 entries, array[entries], number[entries], diagonal, options
@@ -295,11 +305,12 @@ class KVCache:
         """Attend to each segment and merge the results in the order of positions."""
         mine: Any = dict(options)
         for option, dimensions in (("mask", 4), ("bias", 4), ("alibi_slopes", 2), ("sinks", 2)):
-            mine[option] = of_entries(mine.get(option), entries, dimensions)
-        mask, bias = mine.pop("mask"), mine.pop("bias")
+            if option in mine:
+                mine[option] = of_entries(mine[option], entries, dimensions)
+        mask, bias = mine.pop("mask", None), mine.pop("bias", None)
         oldest, lengths = self._oldest[entries], self._lengths[entries]
         found: tuple[Array, Array] | None = None
-        first, last = int(oldest.max(initial=0)), int(lengths.max(initial=0))
+        first, last = max(oldest.tolist(), default=0), max(lengths.tolist(), default=0)
         for segment in self._storage.segments(entries, first, last):
             part = attention(
                 query,
@@ -309,7 +320,9 @@ class KVCache:
                 bias=columns(bias, segment),
                 causal=False if starts is None else starts - segment.first,
                 query_lengths=counts,
-                key_lengths=np.clip(lengths - segment.first, 0, segment.keys.shape[2]),
+                key_lengths=np.minimum(
+                    np.maximum(lengths - segment.first, 0), segment.keys.shape[2]
+                ),
                 return_lse=True,
                 **mine,
             )

@@ -111,18 +111,13 @@ class Native:
             sign[...] = np.where(np.isnan(out), np.nan, np.where(np.isneginf(out), 0, 1))
         return status
 
-    def _meet_dtype(self, array: Array) -> None:
-        """Tell the core's fast calls the number of bfloat16, which is not NumPy's own."""
-        if array.dtype.kind == "V":
-            self._core.set_bfloat16_number(array.dtype.num)
-
     def attention(self, inputs: Inputs, out: Array, lse: Array | None) -> int:
         """Run the attention kernel; the status of special results is the twin's to tell."""
-        arrays = (inputs.query, inputs.key, inputs.value, out)
-        self._meet_dtype(out)
-        finite: bool = self._core.attention(
-            *map(storage_view, arrays), lse, *_attention_options(inputs)
-        )
+        arrays: tuple[Array, ...] = (inputs.query, inputs.key, inputs.value, out)
+        if out.dtype.kind == "V":
+            self._core.set_bfloat16_number(out.dtype.num)
+            arrays = tuple(array.view(np.uint16) for array in arrays)
+        finite: bool = self._core.attention(*arrays, lse, *_attention_options(inputs))
         return 0 if finite else _reference.attention_status(inputs, out)
 
     def attention_vjp(
@@ -142,7 +137,6 @@ class Native:
         if d_bias is not None or d_sinks is not None:
             return _reference.attention_vjp(inputs, out, lse, cotangent, *results, d_bias, d_sinks)
         arrays = (inputs.query, inputs.key, inputs.value, out)
-        self._meet_dtype(out)
         self._core.attention_vjp(
             *map(storage_view, arrays),
             lse,

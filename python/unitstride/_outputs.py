@@ -95,8 +95,11 @@ def output_for(
 
 def fresh(like: Array, shape: tuple[int, ...]) -> Array:
     """Return a new array of another shape with the dtype of `like` and its order of axes."""
-    template = np.lib.stride_tricks.as_strided(like, shape, writeable=False)
-    return _backend.empty_like(template)
+    if _backend.core is None:
+        return np.empty_like(np.lib.stride_tricks.as_strided(like, shape, writeable=False))
+    plain = like.view(np.uint16) if like.dtype.kind == "V" else like
+    found: Array = _backend.core.empty_like(plain, False, shape)
+    return found if plain is like else found.view(like.dtype)
 
 
 def deliver(target: Array, out: Array | None, dtype: DType) -> tuple[Array, int]:

@@ -31,6 +31,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 @overload
 def attention(
@@ -204,19 +206,20 @@ def attention(
     if out is not None:
         _outputs.check_out("attention", out, shape, dtype)
     given = (query, key, value, mask, bias, alibi_slopes, sinks, query_lengths, key_lengths, causal)
-    others = tuple(array for array in given if isinstance(array, np.ndarray))
-    target = out
-    if target is None or not _outputs.can_write_into(target, dtype, (), others):
+    if out is not None and _can_write_into(out, dtype, given):
+        target = out
+    else:
         target = _outputs.fresh(inputs.query, shape)
-    lse = np.empty(shape[:-1], max(dtype, np.dtype(np.float32), key=_size)) if return_lse else None
+    lse = np.empty(shape[:-1], _arguments.wider(dtype, _FLOAT32)) if return_lse else None
     status = _backend.run("attention", inputs, target, lse)
     result, _ = _outputs.deliver(target, out, dtype)
     _arguments.report_float_status("attention", status)
     return result if lse is None else (result, lse)
 
 
-def _size(dtype: np.dtype[Any]) -> int:
-    return dtype.itemsize
+def _can_write_into(out: Array, dtype: np.dtype[Any], given: tuple[Any, ...]) -> bool:
+    others = tuple(array for array in given if isinstance(array, np.ndarray))
+    return _outputs.can_write_into(out, dtype, (), others)
 
 
 def merge_attention(
