@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any, NamedTuple
 
-from unitstride._einsum_network import Network, Tree, bits
+from unitstride._einsum_flops import MOST_GREEDY, MOST_OPTIMAL, greedy_path, optimal_path
+from unitstride._einsum_network import Network, Tree, bits, labels_used, tree_seconds
 from unitstride._einsum_search import search
 
 METHODS = ("auto", "greedy", "optimal")
 Path = tuple[tuple[int, ...], ...]
+
+_ALIKE = 1.02  # ratio of times between which NumPy's order decides
 
 
 class Choice(NamedTuple):
@@ -134,18 +137,52 @@ def tree_within(choice: Choice, network: Network, largest: float = math.inf) -> 
     return search(network, choice.method, largest)
 
 
-def choose_tree(
+def _numpys_path(choice: Choice, network: Network) -> Path | None:
+    """Return the path that NumPy finds for the same words; None where that would take long."""
+    count = len(network.terms)
+    if count < 3 or labels_used(network) == network.output:
+        return None
+    if choice.method == "optimal":
+        return optimal_path(network) if count <= MOST_OPTIMAL else None
+    return greedy_path(network) if count <= MOST_GREEDY else None
+
+
+def choose_order(
     function: str, choice: Choice, network: Network, sizes: Sequence[int], largest: float
-) -> Tree:
-    """Return the tree that ``optimize=`` asks for; the lower number of a pair comes first."""
+) -> tuple[Tree, Path]:
+    """Return the tree that ``optimize=`` asks for, and its path.
+
+    The lower number of a pair comes first. Where NumPy's path takes the same time as the best one,
+    it is chosen.
+    """
+    count = len(network.terms)
     if choice.method == "given":
-        return tree_in_order(len(network.terms))
-    if choice.method == "path":
+        tree: Tree | None = tree_in_order(count)
+    elif choice.method == "path":
         path = choice.path if choice.path is not None else find_path(choice, network, sizes)
-        tree: Tree | None = tree_of_path(function, network, path)
+        return _low_first(tree_of_path(function, network, path)), path
     else:
         tree = tree_within(choice, network, largest)
         if tree is None:  # nothing is as small as that: then the best of all
             tree = search(network, "auto" if choice.largest is not None else choice.method)
+        assert tree is not None
+        if choice.largest is None and math.isinf(largest):
+            numpys = _numpys_path(choice, network)
+            if numpys is not None:
+                same = tree_of_path(function, network, numpys)
+                if tree_seconds(network, same) <= _ALIKE * tree_seconds(network, tree):
+                    return _low_first(same), numpys
     assert tree is not None
+    tree = _low_first(tree)
+    return tree, tuple(path_of_tree(tree, count))
+
+
+def _low_first(tree: Tree) -> Tree:
     return [(min(pair), max(pair)) for pair in tree]
+
+
+def choose_tree(
+    function: str, choice: Choice, network: Network, sizes: Sequence[int], largest: float
+) -> Tree:
+    """Return the tree that ``optimize=`` asks for."""
+    return choose_order(function, choice, network, sizes, largest)[0]
