@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import DTYPES, dtype_of, fallback, random_for
+from checks import DTYPES, LEAST_EXPONENT, dtype_of, fallback, random_for
 
 import unitstride
 from unitstride import (
@@ -286,3 +286,20 @@ def test_a_callback_that_is_missing_is_an_error() -> None:
         pytest.raises(NameError, match="no function found"),
     ):
         softmax([INF, 0.0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_lies_past_a_lines_end_raises_no_event(dtype: Any) -> None:
+    # Whole vectors are computed: of zeros past the end, these results would be infinite.
+    real = dtype_of(dtype)
+    largest = 65504.0 if dtype == "float16" else 2.0 ** (1 - LEAST_EXPONENT[dtype])
+    for length in range(1, 70):
+        x = np.full((3, length), 0.9 * largest).astype(real)
+        with np.errstate(all="raise"):
+            y = log_softmax(x, temperature=0.05)
+        assert np.isfinite(y.astype(np.float64)).all()
+        y = np.full((3, length), -20.0).astype(real)
+        dy = np.full((3, length), 0.9 * largest / max(length, 2)).astype(real)
+        with np.errstate(all="raise"):
+            dx = log_softmax_vjp(y, dy, temperature=0.5)
+        assert np.isfinite(dx.astype(np.float64)).all()

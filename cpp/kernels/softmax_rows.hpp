@@ -99,7 +99,7 @@ struct LogResult {
     }
     [[gnu::always_inline]] Vec<Compute<S>> operator()(size i, size count) const noexcept {
         constexpr size width = lanes<Compute<S>>;
-        const auto v = count == width ? load_as(x + i) : load_first_as(x + i, count, Compute<S>(0));
+        const auto v = count == width ? load_as(x + i) : load_first_repeated(x + i, count);
         return subtract_log_sum(v, origin, constants);
     }
 };

@@ -21,6 +21,12 @@ inline Vec<Compute<S>> load_count(const S* source, size count) noexcept {
                                       : load_first_as(source, count, Compute<S>(0));
 }
 
+// The same for results, where what lies past the end must not raise flags.
+template <class S>
+inline Vec<Compute<S>> load_repeated(const S* source, size count) noexcept {
+    return count == lanes<Compute<S>> ? load_as(source) : load_first_repeated(source, count);
+}
+
 // Reads a byte and forgets it: the hardware's own prefetching follows loads.
 inline void touch(const void* address) noexcept {
     asm volatile("" : : "r"(load_scalar(static_cast<const unsigned char*>(address))));
@@ -188,8 +194,8 @@ class LineWriting {
     }
     [[gnu::always_inline]] Vec<T> result(size i, size count) const noexcept {
         Vec<T> cotangent = {};
-        if constexpr (Slope::with_cotangent) cotangent = load_count(line_.cotangent + i, count);
-        return slope_(load_count(line_.primal + i, count), cotangent);
+        if constexpr (Slope::with_cotangent) cotangent = load_repeated(line_.cotangent + i, count);
+        return slope_(load_repeated(line_.primal + i, count), cotangent);
     }
 
     VjpLine<S> line_;

@@ -117,6 +117,18 @@ inline Vec<Compute<S>> load_first_as(const S* source, size count, Compute<S> fil
         return load_first(values, count, fill);
     }
 }
+// Past `count` elements the first one again: what is computed of it raises no flags of its own.
+template <class S>
+inline Vec<Compute<S>> load_first_repeated(const S* source, size count) noexcept {
+    if constexpr (sizeof(S) >= 4) {
+        const auto* element = reinterpret_cast<const Compute<S>*>(source);
+        return load_first(element, count, load_scalar(element));
+    } else {
+        S lane[lanes<float>];
+        for (size i = 0; i < lanes<float>; ++i) lane[i] = load_scalar(source + (i < count ? i : 0));
+        return load_as(lane);
+    }
+}
 // Every second element from `first` on. The second load begins one element early, so that nothing
 // past the last element is touched.
 template <class S, std::size_t... lane>
@@ -139,6 +151,11 @@ inline Vec<Compute<S>> load_first_as(const EverySecond<S>* source, size count,
     for (size l = 0; l < lanes<Compute<S>>; ++l)
         if (l < count) v[l] = load_first_as(first + 2 * l, 1, fill)[0];
     return v;
+}
+
+template <class S>
+inline Vec<Compute<S>> load_first_repeated(const EverySecond<S>* source, size count) noexcept {
+    return load_first_as(source, count, load_first_as(source, 1, Compute<S>(0))[0]);
 }
 
 template <class S>
