@@ -48,6 +48,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     unitstride::register_contract_calls(module);
     unitstride::register_optim(module);
     unitstride::register_convolution(module);
+    unitstride::register_convolution_channels(module);
     unitstride::register_convolution_planes(module);
     unitstride::register_attention(module);
     unitstride::register_attention_fast(module);

@@ -16,6 +16,7 @@ void register_contract(py::module_& module);
 void register_contract_calls(py::module_& module);
 void register_optim(py::module_& module);
 void register_convolution(py::module_& module);
+void register_convolution_channels(py::module_& module);
 void register_convolution_planes(py::module_& module);
 void register_attention(py::module_& module);
 void register_attention_fast(py::module_& module);

@@ -11,6 +11,7 @@ extern const GemmKernels part_kernels[element_count];
 extern const GemmPackers part_packers[element_count];
 extern const AttentionKernels part_attention[element_count];
 extern const AttentionReturnKernels part_attention_vjp[element_count];
+extern const ImageKernels part_images[element_count];
 extern const KernelTable table;
 
 namespace {
@@ -19,7 +20,7 @@ namespace {
 MatrixUnit unit_of(Element element) {
     const int index = static_cast<int>(element);
     MatrixUnit unit = {part_kernels[index], part_packers[index], &part_attention[index],
-                       &part_attention_vjp[index]};
+                       &part_attention_vjp[index], &part_images[index]};
     unit.kernels.round = avx512::table.gemm[index].round;
     return unit;
 }

@@ -99,11 +99,13 @@ struct GemmPackers {
 // parts, and refuse elements that are not one: infinities, NaN, and what is very large or small.
 struct AttentionKernels;
 struct AttentionReturnKernels;
+struct ImageKernels;
 struct MatrixUnit {
     GemmKernels kernels;
     GemmPackers packers;
     const AttentionKernels* attention;
     const AttentionReturnKernels* attention_vjp;
+    const ImageKernels* images;
 };
 
 // Products of matrices as they lie in memory, `batches` of them: columns of B and C are contiguous,

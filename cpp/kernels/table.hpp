@@ -6,6 +6,7 @@
 #include "kernels/convolution.hpp"
 #include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/images.hpp"
 #include "kernels/optim.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/planes.hpp"

@@ -20,7 +20,8 @@ std::ptrdiff_t pieces(std::ptrdiff_t whole, std::ptrdiff_t piece) {
 }  // namespace
 
 PlaneTiles::PlaneTiles(const InputView& x, Storage storage, Boundary boundary,
-                       const Windows& windows, std::ptrdiff_t together, bool whole_vectors)
+                       const Windows& windows, std::ptrdiff_t together, bool whole_vectors,
+                       std::ptrdiff_t most_elements)
     : pack_(kernels().pack[static_cast<int>(storage)]),
       x_(x),
       boundary_(boundary),
@@ -43,10 +44,12 @@ PlaneTiles::PlaneTiles(const InputView& x, Storage storage, Boundary boundary,
     largest_.columns = std::min(windows.results[1], most_columns);
     pitch_ = checked_add(largest_.columns, reach_[1]);
     if (whole_vectors) pitch_ = round_up(pitch_, lanes);
-    const std::ptrdiff_t cached = together > 1 ? cached_together / together : cached_elements;
+    std::ptrdiff_t cached = together > 1 ? cached_together / together : cached_elements;
+    if (most_elements > 0) cached = most_elements;
     largest_.rows = std::max(cached / checked_multiply(pitch_, grid) - reach_[0], least_rows);
     largest_.rows = std::min(largest_.rows, windows.results[0]);
     row_parts_ = pieces(windows.results[0], largest_.rows);
+    largest_.rows = pieces(windows.results[0], row_parts_);
     column_parts_ = pieces(windows.results[1], largest_.columns);
     phase_ = checked_multiply(checked_add(largest_.rows, reach_[0]), pitch_);
     // Planes are not a power of two apart, where they would share few places of the cache.

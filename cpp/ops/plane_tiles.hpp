@@ -42,9 +42,10 @@ struct Part {
 class PlaneTiles {
   public:
     // `together` planes are brought at a time, side by side in x. `whole_vectors`: rows are as far
-    // apart as vectors that begin at each of them reach.
+    // apart as vectors that begin at each of them reach. `most_elements`: about as many of a plane
+    // are brought at a time (0: as many as the cache takes).
     PlaneTiles(const InputView& x, Storage storage, Boundary boundary, const Windows& windows,
-               std::ptrdiff_t together, bool whole_vectors);
+               std::ptrdiff_t together, bool whole_vectors, std::ptrdiff_t most_elements = 0);
 
     std::ptrdiff_t parts() const noexcept { return row_parts_ * column_parts_; }
     Part part_of(std::ptrdiff_t number) const noexcept;
@@ -57,6 +58,15 @@ class PlaneTiles {
     // Where tap (p, q) finds its element for result (0, 0).
     std::ptrdiff_t place(std::ptrdiff_t p, std::ptrdiff_t q) const noexcept;
     std::vector<std::ptrdiff_t> places(std::ptrdiff_t rows) const;
+
+    // Phases of rows and of columns, the elements from phase to phase, and what a part fills of one.
+    std::ptrdiff_t phases(int axis) const noexcept {
+        return static_cast<std::ptrdiff_t>(phases_[axis].size());
+    }
+    std::ptrdiff_t phase() const noexcept { return phase_; }
+    std::ptrdiff_t filled(const Part& part) const noexcept {
+        return (part.rows + reach_[0]) * pitch_;
+    }
 
     // To be called before the first `fetch` into a tile: what stays there.
     void clear(char* tile) const;

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
-from unitstride import _arguments, _outputs
+from unitstride import _arguments, _conv_channels, _outputs
 from unitstride.einsum import einsum
 
 Array = NDArray[Any]
@@ -210,6 +210,12 @@ def labels(axes: int) -> tuple[str, str]:
     return _PLACES[-axes:], _TAPS[-axes:]
 
 
+def forward_on_unit(function: str, conv: Conv, out: Array) -> bool:
+    """Write the convolution and its bias into `out`, where the processor has a unit for it."""
+    place = (conv.groups, conv.before, conv.stride, conv.dilation)
+    return _conv_channels.run(function, conv.x, conv.w, conv.bias, out, *place)
+
+
 def forward(conv: Conv, out: Array, begun: bool) -> None:
     """Write the convolution into `out`, (batch, outputs, *places); added to it where begun."""
     spread = padded(conv.x, conv.before, conv.after)
@@ -267,7 +273,7 @@ def _classes(conv: Conv, axis: int) -> list[_Class]:
     return found
 
 
-def input_gradient(conv: Conv, cotangent: Array) -> Array:
+def input_gradient(function: str, conv: Conv, cotangent: Array) -> Array:
     """Return the gradient of x: the cotangent under the kernel turned round."""
     if any(s > 1 and d > 1 for s, d in zip(conv.stride, conv.dilation, strict=True)):
         return _input_gradient_by_taps(conv, cotangent)
@@ -283,16 +289,17 @@ def input_gradient(conv: Conv, cotangent: Array) -> Array:
         if any(own.taken == 0 for own in chosen):
             part[...] = 0
             continue
-        spread = padded(cotangent, [o.before for o in chosen], [o.after for o in chosen])
-        view = windows(
-            spread,
-            conv.groups,
-            part.shape[3:],
-            [own.taken for own in chosen],
-            (1,) * axes,
-            conv.dilation,
-        )
         turned = w[_at(*(own.taps for own in chosen))]
+        before, ones = tuple(own.before for own in chosen), (1,) * axes
+        exchanged = np.moveaxis(turned, 1, 2).reshape(-1, turned.shape[1], *turned.shape[3:])
+        whole = result[_at(*(own.chosen for own in chosen))]
+        place = (conv.groups, before, ones, conv.dilation)
+        if _conv_channels.run(function, cotangent, exchanged, None, whole, *place):
+            continue
+        spread = padded(cotangent, before, [o.after for o in chosen])
+        view = windows(
+            spread, conv.groups, part.shape[3:], [own.taken for own in chosen], ones, conv.dilation
+        )
         einsum(f"ngo{places}{taps},goc{taps}->ngc{places}", view, turned, out=part)
     return result
 

@@ -119,6 +119,18 @@ def convolve_planes(
     spread: tuple[int, int] = ...,
 ) -> int: ...
 
+# Convolution with channels on a matrix unit; -1 where nothing is gained by one.
+def convolve_channels(
+    x: _Array,
+    w: _Array,
+    bias: _Array | None,
+    out: _Array,
+    groups: int,
+    begin: tuple[int, int],
+    step: tuple[int, int],
+    spread: tuple[int, int],
+) -> int: ...
+
 # Gradients of the taps of planes and the sums of slopes, (chunks, planes, taps + 1).
 def convolution_products(
     x: _Array,

@@ -31,7 +31,7 @@ def _run(function: str, conv: Conv, out: Array | None) -> Array:
     full = target if conv.batched else target[None]
     if _conv_planes.takes(conv):
         _conv_planes.forward(conv, full)
-    else:
+    elif not _conv_windows.forward_on_unit(function, conv, full):
         if conv.bias is not None:
             full[...] = conv.bias.reshape(-1, *(1,) * len(conv.places))
         _conv_windows.forward(conv, full, conv.bias is not None)
@@ -50,7 +50,7 @@ def _gradients(function: str, conv: Conv, cotangent: ArrayLike) -> tuple[Array, 
         d_x = _conv_planes.input_gradient(conv, slope)
     else:
         slope = np.ascontiguousarray(slope)
-        d_x = _conv_windows.input_gradient(conv, slope)
+        d_x = _conv_windows.input_gradient(function, conv, slope)
     if own_kernels:
         d_w, d_bias = _conv_planes.other_gradients(conv, slope)
     else:

@@ -78,9 +78,9 @@ struct Sums {
         if constexpr (both_rows && both_columns)
             _tile_stored(3, sums + at.down + at.across, at.row * 4);
     }
-    static void load_a(const char* a, size part) noexcept {
-        _tile_loadd(4, a + part * part_bytes, 64);
-        if constexpr (both_rows) _tile_loadd(5, a + part * part_bytes + square_bytes, 64);
+    static void load_a(const char* a, size part, size distance) noexcept {
+        _tile_loadd(4, a + part * distance, 64);
+        if constexpr (both_rows) _tile_loadd(5, a + part * distance + square_bytes, 64);
     }
     static void load_b(const char* b, size part) noexcept {
         _tile_loadd(6, b + part * part_bytes, 64);
@@ -92,20 +92,21 @@ struct Sums {
         if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
         if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
     }
-    // One product of parts: the one at `place` of their order.
+    // One product of parts: the one at `place` of their order. Those of A are `distance` bytes
+    // apart.
     template <size a_parts, size b_parts, size place>
-    static void add_product(const char* a, const char* b) noexcept {
+    static void add_product(const char* a, const char* b, size distance = part_bytes) noexcept {
         using Order = PartOrder<a_parts, b_parts>;
         constexpr size before = place > 0 ? place - 1 : 0;
-        if constexpr (place == 0 || Order::a[place] != Order::a[before]) load_a(a, Order::a[place]);
+        if constexpr (place == 0 || Order::a[place] != Order::a[before]) load_a(a, Order::a[place], distance);
         if constexpr (place == 0 || Order::b[place] != Order::b[before]) load_b(b, Order::b[place]);
         multiply();
     }
     template <size a_parts, size b_parts, size place = 0>
-    static void add_step(const char* a, const char* b) noexcept {
-        add_product<a_parts, b_parts, place>(a, b);
+    static void add_step(const char* a, const char* b, size distance = part_bytes) noexcept {
+        add_product<a_parts, b_parts, place>(a, b, distance);
         if constexpr (place + 1 < PartOrder<a_parts, b_parts>::count)
-            add_step<a_parts, b_parts, place + 1>(a, b);
+            add_step<a_parts, b_parts, place + 1>(a, b, distance);
     }
 };
 
