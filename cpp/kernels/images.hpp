@@ -34,6 +34,25 @@ struct ImageTask {
     std::ptrdiff_t result_stride;
 };
 
+// Lines of floats to a panel of A, of which the places are the summed index.
+struct LinesTask {
+    const float* planes;
+    std::ptrdiff_t stride, lines, length;
+    char* panel;
+    PowerRange* range;
+};
+
+// sums[tap] += slopes[line, position] * pairs[position + tap's distance, element], summed over
+// positions: four squares of up to `lines` lines by as many elements, one after the other.
+struct ImageProductsTask {
+    const char* slopes;  // a panel
+    const char* pairs;
+    const std::ptrdiff_t* tap;  // [taps], bytes from `pairs` to those of each tap
+    std::ptrdiff_t taps, positions, lines, elements;
+    std::ptrdiff_t part_bytes, block_bytes;  // of pairs: from part to part, to the next elements
+    float* sums;                             // [taps][lines of a panel][the same]
+};
+
 struct ImageKernels {
     std::ptrdiff_t lines;  // of a panel
     std::ptrdiff_t depth;  // of a step
@@ -41,6 +60,9 @@ struct ImageKernels {
     std::ptrdiff_t products;  // of parts
     void (*records)(const RecordTask&) noexcept;
     void (*multiply)(const ImageTask&) noexcept;
+    void (*pairs)(const RecordTask&) noexcept;  // of half as many elements
+    void (*lines_of)(const LinesTask&) noexcept;
+    void (*add_products)(const ImageProductsTask&) noexcept;
 };
 
 }  // namespace unitstride

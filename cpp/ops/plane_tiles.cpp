@@ -41,7 +41,9 @@ PlaneTiles::PlaneTiles(const InputView& x, Storage storage, Boundary boundary,
     }
     const std::ptrdiff_t lanes = kernels().vector_bytes / compute_;
     const auto grid = static_cast<std::ptrdiff_t>(phases_[0].size() * phases_[1].size());
-    largest_.columns = std::min(windows.results[1], most_columns);
+    column_parts_ = pieces(windows.results[1], most_columns);
+    largest_.columns =
+        std::min(round_up(pieces(windows.results[1], column_parts_), lanes), windows.results[1]);
     pitch_ = checked_add(largest_.columns, reach_[1]);
     if (whole_vectors) pitch_ = round_up(pitch_, lanes);
     std::ptrdiff_t cached = together > 1 ? cached_together / together : cached_elements;
@@ -50,7 +52,6 @@ PlaneTiles::PlaneTiles(const InputView& x, Storage storage, Boundary boundary,
     largest_.rows = std::min(largest_.rows, windows.results[0]);
     row_parts_ = pieces(windows.results[0], largest_.rows);
     largest_.rows = pieces(windows.results[0], row_parts_);
-    column_parts_ = pieces(windows.results[1], largest_.columns);
     phase_ = checked_multiply(checked_add(largest_.rows, reach_[0]), pitch_);
     // Planes are not a power of two apart, where they would share few places of the cache.
     plane_ = checked_add(round_up(checked_multiply(phase_, grid) + slack_, lanes), lanes);

@@ -59,7 +59,8 @@ class PlaneTiles {
     std::ptrdiff_t place(std::ptrdiff_t p, std::ptrdiff_t q) const noexcept;
     std::vector<std::ptrdiff_t> places(std::ptrdiff_t rows) const;
 
-    // Phases of rows and of columns, the elements from phase to phase, and what a part fills of one.
+    // Phases of rows and of columns, the elements from phase to phase, and what a part fills of
+    // one.
     std::ptrdiff_t phases(int axis) const noexcept {
         return static_cast<std::ptrdiff_t>(phases_[axis].size());
     }

@@ -366,8 +366,12 @@ def _without_ends(conv: Conv, wide: Array) -> Array:
     return np.ascontiguousarray(wide[_at(*(slice(p, p + n) for p, _, n in ends))])
 
 
-def weight_gradient(conv: Conv, cotangent: Array) -> Array:
+def weight_gradient(function: str, conv: Conv, cotangent: Array) -> Array:
     """Return the gradient of w."""
+    result = np.empty(conv.w.shape, conv.w.dtype)
+    place = (conv.groups, conv.before, conv.stride, conv.dilation)
+    if _conv_channels.weight_gradient(function, conv.x, cotangent, result, *place):
+        return result
     view = windows(
         padded(conv.x, conv.before, conv.after),
         conv.groups,

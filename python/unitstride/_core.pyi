@@ -131,6 +131,17 @@ def convolve_channels(
     spread: tuple[int, int],
 ) -> int: ...
 
+# The gradients of its taps, written to `out`; -1 as above.
+def convolution_channel_products(
+    x: _Array,
+    slopes: _Array,
+    out: _Array,
+    groups: int,
+    begin: tuple[int, int],
+    step: tuple[int, int],
+    spread: tuple[int, int],
+) -> int: ...
+
 # Gradients of the taps of planes and the sums of slopes, (chunks, planes, taps + 1).
 def convolution_products(
     x: _Array,

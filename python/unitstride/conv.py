@@ -54,7 +54,7 @@ def _gradients(function: str, conv: Conv, cotangent: ArrayLike) -> tuple[Array, 
     if own_kernels:
         d_w, d_bias = _conv_planes.other_gradients(conv, slope)
     else:
-        d_w = _conv_windows.weight_gradient(conv, slope)
+        d_w = _conv_windows.weight_gradient(function, conv, slope)
         wide = np.float64 if conv.x.dtype == np.float64 else np.float32
         d_bias = slope.sum(axis=(0, *range(2, slope.ndim)), dtype=wide).astype(conv.x.dtype)
     return (d_x if conv.batched else d_x[0]), d_w, d_bias

@@ -14,8 +14,12 @@ namespace {
 
 // Of 16 elements, the values at up to 16 neighbouring places: one element in each row, or one place
 // once they are transposed.
-inline void load_elements(const RecordTask& task, size first, size at, size count,
-                          F32 (&row)[side]) noexcept {
+inline void load_elements(const RecordTask& task, size first, size at, F32 (&row)[side]) noexcept {
+    const size left = task.length - at, count = left < side ? left : side;
+    if (count <= 0) {
+        for (F32& none : row) none = F32{};
+        return;
+    }
     for (size i = 0; i < side; ++i) {
         if (first + i >= task.elements) {
             row[i] = F32{};
@@ -34,14 +38,47 @@ void records(const RecordTask& task) noexcept {
     for (size at = 0; at < task.length; at += side) {
         const size count = task.length - at < side ? task.length - at : side;
         F32 low[side], high[side];
-        load_elements(task, 0, at, count, low);
-        if (task.elements > side) {
-            load_elements(task, side, at, count, high);
-        } else {
-            for (F32& row : high) row = F32{};
-        }
+        load_elements(task, 0, at, low);
+        load_elements(task, side, at, high);
         for (size i = 0; i < count; ++i, to += 64)
             write_parts<parts>(to, low[i], high[i], magnitudes, task.part_bytes);
+    }
+    magnitudes.widen(*task.range);
+}
+
+// The same with an element's value and that 16 places on as a pair, of up to 16 elements.
+template <size parts>
+void pairs(const RecordTask& task) noexcept {
+    Magnitudes magnitudes;
+    char* to = task.records;
+    F32 now[side], next[side];
+    load_elements(task, 0, 0, now);
+    for (size at = 0; at < task.length; at += side) {
+        const size count = task.length - at < side ? task.length - at : side;
+        load_elements(task, 0, at + side, next);
+        for (size i = 0; i < count; ++i, to += 64) {
+            write_parts<parts>(to, now[i], next[i], magnitudes, task.part_bytes);
+            now[i] = next[i];
+        }
+    }
+    magnitudes.widen(*task.range);
+}
+
+// Lines of floats as panels of A, the places along the summed index.
+template <size parts>
+void lines(const LinesTask& task) noexcept {
+    Magnitudes magnitudes;
+    char* step = task.panel;
+    for (size at = 0; at < task.length; at += step_depth, step += parts * part_bytes) {
+        const size left = task.length - at;
+        const size low = left < side ? left : side, high = left - low < side ? left - low : side;
+        for (size line = 0; line < task.lines; ++line) {
+            const float* from = task.planes + line * task.stride + at;
+            write_parts<parts>(
+                step + line / side * square_bytes + line % side * 64,
+                low == side ? load(from) : load_first(from, low, 0.0f),
+                high == side ? load(from + side) : load_first(from + side, high, 0.0f), magnitudes);
+        }
     }
     magnitudes.widen(*task.range);
 }
@@ -61,7 +98,8 @@ void add_steps(const ImageTask& task, const char* records, const char* weights, 
         Tile::load(sums, one_after_other);
     }
     for (size s = 0; s < steps; ++s, weights += parts * part_bytes)
-        Tile::template add_step<parts, parts>(records + step[s], weights, task.part_bytes);
+        Tile::template add_step<parts, parts>(
+            Blocks{records + step[s], task.part_bytes, square_bytes}, weights);
     Tile::store(sums, one_after_other);
 }
 
@@ -115,6 +153,38 @@ void multiply(const ImageTask& task) noexcept {
     }
 }
 
+// Stretches of a panel of slopes that stay in the first-level cache while pairs stream past.
+template <bool both_rows, bool both_columns, size parts>
+void add_tap(const ImageProductsTask& task, const char* slopes, const char* pairs, size steps,
+             float* sums) noexcept {
+    using Tile = Sums<both_rows, both_columns>;
+    Tile::load(sums, one_after_other);
+    for (size s = 0; s < steps; ++s, slopes += parts * part_bytes, pairs += step_depth * 64)
+        Tile::template add_step<parts, parts>(slopes,
+                                              Blocks{pairs, task.part_bytes, task.block_bytes});
+    Tile::store(sums, one_after_other);
+}
+
+template <size parts>
+void add_products(const ImageProductsTask& task) noexcept {
+    using AddTap =
+        void (*)(const ImageProductsTask&, const char*, const char*, size, float*) noexcept;
+    static constexpr AddTap functions[2][2] = {
+        {add_tap<false, false, parts>, add_tap<false, true, parts>},
+        {add_tap<true, false, parts>, add_tap<true, true, parts>}};
+    const AddTap add = functions[task.lines > side][task.elements > side];
+    const Squares registers;
+    const size all = (task.positions + step_depth - 1) / step_depth;
+    for (size begin = 0; begin < all; begin += stretch_steps<parts>) {
+        const size left = all - begin;
+        const size steps = left < stretch_steps<parts> ? left : stretch_steps<parts>;
+        for (size tap = 0; tap < task.taps; ++tap)
+            add(task, task.slopes + begin * parts * part_bytes,
+                task.pairs + task.tap[tap] + begin * step_depth * 64, steps,
+                task.sums + tap * tile_sums);
+    }
+}
+
 template <class S>
 constexpr ImageKernels kernels_of = {
     .lines = panel_lines,
@@ -125,6 +195,9 @@ constexpr ImageKernels kernels_of = {
     .products = PartOrder<parts_of<S>, parts_of<S>>::count,
     .records = records<parts_of<S>>,
     .multiply = multiply<parts_of<S>>,
+    .pairs = pairs<parts_of<S>>,
+    .lines_of = lines<parts_of<S>>,
+    .add_products = add_products<parts_of<S>>,
 };
 
 }  // namespace

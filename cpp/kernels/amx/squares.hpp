@@ -55,6 +55,19 @@ struct PartOrder<1, 1> {
     static constexpr size count = 1, a[] = {0}, b[] = {0};
 };
 
+// Two blocks of lines: a step of a panel, or squares that lie elsewhere (bytes from part to part
+// and from block to block).
+inline const char* square_of(const char* step, size part, size block) noexcept {
+    return step + part * part_bytes + block * square_bytes;
+}
+struct Blocks {
+    const char* first;
+    size part, block;
+};
+inline const char* square_of(const Blocks& blocks, size part, size block) noexcept {
+    return blocks.first + part * blocks.part + block * blocks.block;
+}
+
 // Registers 0 to 3 are the sums (row by row), 4 and 5 squares of A, 6 and 7 squares of B.
 template <bool both_rows, bool both_columns>
 struct Sums {
@@ -78,13 +91,15 @@ struct Sums {
         if constexpr (both_rows && both_columns)
             _tile_stored(3, sums + at.down + at.across, at.row * 4);
     }
-    static void load_a(const char* a, size part, size distance) noexcept {
-        _tile_loadd(4, a + part * distance, 64);
-        if constexpr (both_rows) _tile_loadd(5, a + part * distance + square_bytes, 64);
+    template <class A>
+    static void load_a(const A& a, size part) noexcept {
+        _tile_loadd(4, square_of(a, part, 0), 64);
+        if constexpr (both_rows) _tile_loadd(5, square_of(a, part, 1), 64);
     }
-    static void load_b(const char* b, size part) noexcept {
-        _tile_loadd(6, b + part * part_bytes, 64);
-        if constexpr (both_columns) _tile_loadd(7, b + part * part_bytes + square_bytes, 64);
+    template <class B>
+    static void load_b(const B& b, size part) noexcept {
+        _tile_loadd(6, square_of(b, part, 0), 64);
+        if constexpr (both_columns) _tile_loadd(7, square_of(b, part, 1), 64);
     }
     static void multiply() noexcept {
         _tile_dpbf16ps(0, 4, 6);
@@ -92,21 +107,20 @@ struct Sums {
         if constexpr (both_rows) _tile_dpbf16ps(2, 5, 6);
         if constexpr (both_rows && both_columns) _tile_dpbf16ps(3, 5, 7);
     }
-    // One product of parts: the one at `place` of their order. Those of A are `distance` bytes
-    // apart.
-    template <size a_parts, size b_parts, size place>
-    static void add_product(const char* a, const char* b, size distance = part_bytes) noexcept {
+    // One product of parts: the one at `place` of their order.
+    template <size a_parts, size b_parts, size place, class A, class B>
+    static void add_product(const A& a, const B& b) noexcept {
         using Order = PartOrder<a_parts, b_parts>;
         constexpr size before = place > 0 ? place - 1 : 0;
-        if constexpr (place == 0 || Order::a[place] != Order::a[before]) load_a(a, Order::a[place], distance);
+        if constexpr (place == 0 || Order::a[place] != Order::a[before]) load_a(a, Order::a[place]);
         if constexpr (place == 0 || Order::b[place] != Order::b[before]) load_b(b, Order::b[place]);
         multiply();
     }
-    template <size a_parts, size b_parts, size place = 0>
-    static void add_step(const char* a, const char* b, size distance = part_bytes) noexcept {
-        add_product<a_parts, b_parts, place>(a, b, distance);
+    template <size a_parts, size b_parts, size place = 0, class A, class B>
+    static void add_step(const A& a, const B& b) noexcept {
+        add_product<a_parts, b_parts, place>(a, b);
         if constexpr (place + 1 < PartOrder<a_parts, b_parts>::count)
-            add_step<a_parts, b_parts, place + 1>(a, b, distance);
+            add_step<a_parts, b_parts, place + 1>(a, b);
     }
 };
 
