@@ -11,7 +11,7 @@ from checks import random_for
 
 import unitstride
 from unitstride import Adam, AdamW, BlockwiseState, Lion, adam_step
-from unitstride._optim_formats import code_values, key_of, round_stochastically
+from unitstride._reference.optim_narrow import code_values, key_of, round_stochastically
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT16 = np.dtype(np.float16)

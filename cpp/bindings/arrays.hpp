@@ -25,6 +25,7 @@ namespace py = pybind11;
 // NumPy's type numbers, which are part of its binary interface.
 enum TypeNumber : int {
     type_bool = 0,
+    type_uint8 = 2,
     type_uint16 = 4,
     type_float32 = 11,
     type_float64 = 12,

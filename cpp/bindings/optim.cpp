@@ -49,9 +49,7 @@ class Reader {
             first_ = proxy;
             tensor.elements = 1;
             for (int a = 0; a < proxy->nd; ++a) tensor.elements *= proxy->dimensions[a];
-        } else if (proxy->nd != first_->nd ||
-                   !std::equal(proxy->dimensions, proxy->dimensions + proxy->nd,
-                               first_->dimensions)) {
+        } else if (!has_shape(proxy)) {
             return false;
         }
         array.data = proxy->data;
@@ -60,14 +58,43 @@ class Reader {
         return true;
     }
 
-    // Strides, unless all arrays are contiguous in one order.
+    // Operand k in bytes, with the magnitudes of its blocks; other operands were read before.
+    bool read_bytes(StepTensor& tensor, int k, PyObject* codes, PyObject* scale, bool is_signed) {
+        const auto& api = py::detail::npy_api::get();
+        if (first_ == nullptr || Py_TYPE(codes) != api.PyArray_Type_ ||
+            Py_TYPE(scale) != api.PyArray_Type_)
+            return false;
+        const auto* bytes = py::detail::array_proxy(codes);
+        const auto* high = py::detail::array_proxy(scale);
+        constexpr int needed = c_contiguous | writeable;
+        if ((bytes->flags & needed) != needed || (high->flags & needed) != needed || high->nd != 1)
+            return false;
+        const auto* type = py::detail::array_descriptor1_proxy(high->descr);
+        const std::ptrdiff_t blocks = (tensor.elements + byte_block - 1) / byte_block;
+        if (py::detail::array_descriptor1_proxy(bytes->descr)->type_num != type_uint8 ||
+            type->type_num != type_float32 || type->byteorder != '=' ||
+            high->dimensions[0] != blocks || !has_shape(bytes))
+            return false;
+        tensor.array[k] = {bytes->data, Storage::float32, reinterpret_cast<float*>(high->data),
+                           is_signed};
+        tensor.in_order = true;
+        return true;
+    }
+
+    // Strides, unless all arrays are contiguous in one order: that of C where indices matter.
     bool finish(StepTensor& tensor) {
-        const bool plain = (order_ & (c_contiguous | f_contiguous)) != 0 || tensor.elements < 2;
+        const int orders =
+            tensor.in_order || tensor.draws ? c_contiguous : c_contiguous | f_contiguous;
+        const bool plain = (order_ & orders) != 0 || tensor.elements < 2;
         bool fits = true;
         if (!plain) {
             tensor.first_axis = static_cast<std::ptrdiff_t>(problem_.axes.size());
             tensor.axes = first_->nd;
             for (int a = 0; a < first_->nd; ++a) problem_.axes.push_back(axis_of(tensor, a, fits));
+            std::ptrdiff_t step = tensor.draws ? 1 : 0;
+            for (int a = first_->nd; a-- > 0; step *= first_->dimensions[a])
+                problem_.axes[static_cast<std::size_t>(tensor.first_axis + a)].stride[step_index] =
+                    step;
         }
         first_ = nullptr;
         order_ = ~0;
@@ -76,14 +103,16 @@ class Reader {
     }
 
   private:
+    bool has_shape(const py::detail::PyArray_Proxy* proxy) const {
+        return proxy->nd == first_->nd &&
+               std::equal(proxy->dimensions, proxy->dimensions + proxy->nd, first_->dimensions);
+    }
     StepAxis axis_of(const StepTensor& tensor, int a, bool& fits) const {
         StepAxis axis = {first_->dimensions[a], {}};
         for (int k = 0; k < step_operands; ++k) {
             if (arrays_[k] == nullptr || axis.length == 1) continue;
             const Storage storage = tensor.array[k].storage;
-            const std::ptrdiff_t size = storage == Storage::float64   ? 8
-                                        : storage == Storage::float32 ? 4
-                                                                      : 2;
+            const std::ptrdiff_t size = storage_size(storage);
             fits = fits && arrays_[k]->strides[a] % size == 0 &&
                    (k == step_grad || arrays_[k]->strides[a] != 0);
             axis.stride[k] = arrays_[k]->strides[a] / size;
@@ -97,8 +126,43 @@ class Reader {
     int order_ = ~0;
 };
 
+// What tensors of few bits have beside their arrays: for each state a list of magnitudes and
+// whether there are signs, or None; a list of remainders or None; keys of random rounding or None.
+struct NarrowParts {
+    const py::tuple& scales;
+    const py::object& rests;
+    const py::object& keys;
+
+    bool read(Reader& reader, StepTensor& tensor, int k, Py_ssize_t t, PyObject* object) const {
+        const bool is_state = k >= step_state && k < step_ema;
+        const py::object list = is_state ? py::object(scales[place(k)]) : py::none();
+        if (list.is_none()) return reader.read(tensor, k, object);
+        const py::tuple pair = py::list(list)[static_cast<std::size_t>(t)];
+        return reader.read_bytes(tensor, k, object, py::object(pair[0]).ptr(),
+                                 pair[1].cast<bool>());
+    }
+    bool finish(Reader& reader, StepTensor& tensor, Py_ssize_t t) const {
+        const auto index = static_cast<std::size_t>(t);
+        if (!keys.is_none()) {
+            tensor.key = py::list(keys)[index].cast<std::uint64_t>();
+            for (int k = 0; k < step_ema; ++k)
+                tensor.draws = tensor.draws || (k != step_grad && tensor.array[k].data != nullptr &&
+                                                storage_size(tensor.array[k].storage) == 2);
+        }
+        if (rests.is_none()) return true;
+        const py::object rest = py::list(rests)[index];
+        return reader.read(tensor, step_rest, rest.ptr()) &&
+               tensor.array[step_rest].storage == tensor.array[step_param].storage &&
+               storage_size(tensor.array[step_rest].storage) == 2;
+    }
+
+  private:
+    static std::size_t place(int k) { return static_cast<std::size_t>(k - step_state); }
+};
+
 // Reads the lists of all operands; those that are None are not there.
-bool read_tensors(StepProblem& problem, PyObject* const (&lists)[step_operands]) {
+bool read_tensors(StepProblem& problem, PyObject* const (&lists)[step_operands],
+                  const NarrowParts* narrow = nullptr) {
     Items items[step_operands];
     Py_ssize_t count = -1;
     for (int k = 0; k < step_operands; ++k) {
@@ -110,8 +174,13 @@ bool read_tensors(StepProblem& problem, PyObject* const (&lists)[step_operands])
     Reader reader(problem);
     for (Py_ssize_t t = 0; t < count; ++t) {
         StepTensor& tensor = problem.tensors[static_cast<std::size_t>(t)];
-        for (int k = 0; k < step_operands; ++k)
-            if (items[k].count > 0 && !reader.read(tensor, k, items[k].at(t))) return false;
+        for (int k = 0; k < step_operands; ++k) {
+            if (items[k].count <= 0) continue;
+            PyObject* item = items[k].at(t);
+            if (!(narrow ? narrow->read(reader, tensor, k, t, item) : reader.read(tensor, k, item)))
+                return false;
+        }
+        if (narrow != nullptr && !narrow->finish(reader, tensor, t)) return false;
         if (!reader.finish(tensor)) return false;
     }
     return true;
@@ -123,19 +192,21 @@ std::ptrdiff_t all_elements(const StepProblem& problem) {
     return sum;
 }
 
-py::object step(int rule, const py::tuple& arrays, const std::vector<double>& constants,
-                double scale, int clipping, double max_norm, bool skips_nonfinite,
-                bool is_checked) {
+constexpr int listed_operands = step_copy + 1;
+
+py::object step_of(int rule, const py::tuple& arrays, const std::vector<double>& constants,
+                   double scale, int clipping, double max_norm, bool skips_nonfinite,
+                   bool is_checked, const NarrowParts* narrow) {
     StepProblem problem;
-    PyObject* lists[step_operands];
-    if (arrays.size() != step_operands || rule < 0 || rule >= rule_count ||
+    PyObject* lists[step_operands] = {};
+    if (arrays.size() != listed_operands || rule < 0 || rule >= rule_count ||
         constants.size() != 5 + rule_constants || clipping < 0 || clipping > 2)
         throw Error(Error::Kind::value, "optim_step: wrong number of arguments");
-    for (int k = 0; k < step_operands; ++k) lists[k] = PyTuple_GET_ITEM(arrays.ptr(), k);
+    for (int k = 0; k < listed_operands; ++k) lists[k] = PyTuple_GET_ITEM(arrays.ptr(), k);
     for (int k = 0; k < step_state + needed_states[rule]; ++k)
         if (lists[k] == Py_None)
             throw Error(Error::Kind::type, "optim_step: an array that the rule needs is missing");
-    if (!read_tensors(problem, lists)) return py::none();
+    if (!read_tensors(problem, lists, narrow)) return py::none();
     if (!is_checked && !extents_are_disjoint(problem)) return py::none();
     problem.rule = static_cast<Rule>(rule);
     problem.scale = scale;
@@ -147,6 +218,24 @@ py::object step(int rule, const py::tuple& arrays, const std::vector<double>& co
     const StepOutcome outcome =
         without_gil(all_elements(problem), [&] { return optim_step(problem); });
     return py::make_tuple(outcome.norm, outcome.stepped);
+}
+
+py::object step(int rule, const py::tuple& arrays, const std::vector<double>& constants,
+                double scale, int clipping, double max_norm, bool skips_nonfinite,
+                bool is_checked) {
+    return step_of(rule, arrays, constants, scale, clipping, max_norm, skips_nonfinite, is_checked,
+                   nullptr);
+}
+
+// The same with few bits; the lists have been checked.
+py::object step_narrow(int rule, const py::tuple& arrays, const std::vector<double>& constants,
+                       double scale, int clipping, double max_norm, bool skips_nonfinite,
+                       const py::tuple& scales, const py::object& rests, const py::object& keys) {
+    const NarrowParts parts = {scales, rests, keys};
+    if (scales.size() != step_ema - step_state)
+        throw Error(Error::Kind::value, "optim_step_narrow: `scales` must have 3 items");
+    return step_of(rule, arrays, constants, scale, clipping, max_norm, skips_nonfinite, true,
+                   &parts);
 }
 
 py::object norm(const py::object& grads) {
@@ -258,6 +347,9 @@ void register_optim(py::module_& module) {
                py::arg("scale"), py::arg("clipping"), py::arg("max_norm"),
                py::arg("skips_nonfinite"), py::arg("is_checked"));
     if (PyModule_AddFunctions(module.ptr(), small_calls) != 0) throw py::error_already_set();
+    module.def("optim_step_narrow", &step_narrow, py::arg("rule"), py::arg("arrays"),
+               py::arg("constants"), py::arg("scale"), py::arg("clipping"), py::arg("max_norm"),
+               py::arg("skips_nonfinite"), py::arg("scales"), py::arg("rests"), py::arg("keys"));
     module.def("optim_norm", &norm, py::arg("grads"));
     module.def("set_bfloat16_number", &set_bfloat16_number, py::arg("number"));
 }

@@ -17,6 +17,8 @@ enum StepOperand : int {
     step_state,
     step_ema = 5,
     step_copy,
+    step_rest,   // what rounding left off the parameter
+    step_index,  // no array: the number of an element in C order
     step_operands
 };
 // How many states, from the first on, each rule cannot do without.
@@ -37,8 +39,8 @@ struct WideSum {
     double high = 0.0, low = 0.0;
 };
 
-// `line[k]` is null for an array that is not there; the elements are of the compute type. The copy
-// takes no part.
+// `line[k]` is null for an array that is not there; the elements are of the compute type. What
+// stands behind the average takes no part.
 struct StepTask {
     void* line[step_operands];
     std::ptrdiff_t count;

@@ -41,6 +41,7 @@ extern constinit const KernelTable table = {
     .complex_stream = complex_stream_kernels,
     .fetch = fetch_kernels,
     .optim = optim_kernels,
+    .narrow = &narrow_kernels,
     .window = window_kernels,
     .planes = plane_kernels,
     .transform = transform_kernels,

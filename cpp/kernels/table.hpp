@@ -8,6 +8,7 @@
 #include "kernels/gemm.hpp"
 #include "kernels/images.hpp"
 #include "kernels/optim.hpp"
+#include "kernels/optim_narrow.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/planes.hpp"
 #include "kernels/probe.hpp"
@@ -42,9 +43,10 @@ struct KernelTable {
     const MatrixUnit* matrix_unit;    // [element_count], without kernels where it has none; or null
     const DirectKernels* direct;      // float, double
     const StreamKernels* stream;      // float, double
-    const ComplexStreamKernels* complex_stream;      // of float, of double
-    const FetchKernels* fetch;                       // [element_count]
-    const OptimKernels* optim;                       // float, double
+    const ComplexStreamKernels* complex_stream;  // of float, of double
+    const FetchKernels* fetch;                   // [element_count]
+    const OptimKernels* optim;                   // float, double
+    const NarrowKernels* narrow;
     const WindowKernels* window;                     // float, double
     const PlaneKernels* planes;                      // float, double
     const TransformKernels* transform;               // float, double
@@ -69,6 +71,7 @@ extern const StreamKernels stream_kernels[2];
 extern const ComplexStreamKernels complex_stream_kernels[2];
 extern const FetchKernels fetch_kernels[element_count];
 extern const OptimKernels optim_kernels[2];
+extern const NarrowKernels narrow_kernels;
 extern const WindowKernels window_kernels[2];
 extern const PlaneKernels plane_kernels[2];
 extern const TransformKernels transform_kernels[2];

@@ -2,16 +2,22 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "core/storage.hpp"
 #include "kernels/optim.hpp"
+#include "kernels/optim_narrow.hpp"
 
 namespace unitstride {
+
+std::ptrdiff_t storage_size(Storage storage);
 
 struct StepArray {
     char* data = nullptr;  // null: not there
     Storage storage = Storage::float32;
+    float* scale = nullptr;  // `data` are bytes, contiguous in C order, of these magnitudes
+    bool is_signed = false;
 };
 
 struct StepAxis {
@@ -25,6 +31,9 @@ struct StepTensor {
     std::ptrdiff_t elements = 0;
     std::ptrdiff_t first_axis = 0;
     int axes = 0;
+    bool in_order = false;  // Note [Few bits]
+    bool draws = false;     // rounds to 16 bits at random
+    std::uint64_t key = 0;
 };
 
 enum class Clipping : int { none, torch, optax };

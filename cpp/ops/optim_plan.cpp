@@ -49,17 +49,17 @@ class Planner {
 
     void add(const StepTensor& tensor) {
         if (tensor.elements == 0) return;
-        StepLayout layout = {&tensor, {}, tensor.elements, 0, 0};
+        StepLayout layout = {&tensor, {}, tensor.elements, 0, 0, 0};
         for (int k = 0; k < step_operands; ++k) layout.data[k] = tensor.array[k].data;
         if (tensor.axes == 0) {
             Axes whole;
-            if (!is_plain(tensor)) whole.push_back({tensor.elements, {1, 1, 1, 1, 1, 1, 1}});
+            if (!is_plain(tensor)) whole.push_back({tensor.elements, {1, 1, 1, 1, 1, 1, 1, 1, 1}});
             push(layout, whole);
             return;
         }
         Axes axes = usable_axes(layout);
         const auto [row, columns] = other_order(axes);
-        if (columns == 0 || axes.back().length < 2 * columns) {
+        if (columns == 0 || axes.back().length < 2 * columns || tensor.in_order) {
             push(layout, axes);
             return;
         }
@@ -74,18 +74,21 @@ class Planner {
         for (int a = 0; a < tensor.axes; ++a) {
             StepAxis axis = problem_.axes[static_cast<std::size_t>(tensor.first_axis + a)];
             if (axis.length == 1) continue;
-            if (axis.stride[step_param] < 0)
+            if (axis.stride[step_param] < 0 && !tensor.in_order) {
+                layout.index += (axis.length - 1) * axis.stride[step_index];
                 for (int k = 0; k < step_operands; ++k) {
                     if (layout.data[k] == nullptr) continue;
                     layout.data[k] +=
                         (axis.length - 1) * axis.stride[k] * storage_size(tensor.array[k].storage);
                     axis.stride[k] = -axis.stride[k];
                 }
+                axis.stride[step_index] = -axis.stride[step_index];
+            }
             axes.push_back(axis);
         }
-        std::stable_sort(axes.begin(), axes.end(), comes_before);
+        if (!tensor.in_order) std::stable_sort(axes.begin(), axes.end(), comes_before);
         merge_neighbours(axes);
-        if (axes.empty()) axes.push_back({1, {1, 1, 1, 1, 1, 1, 1}});
+        if (axes.empty()) axes.push_back({1, {1, 1, 1, 1, 1, 1, 1, 1, 1}});
         return axes;
     }
 
@@ -96,7 +99,7 @@ class Planner {
     static std::pair<std::size_t, std::ptrdiff_t> other_order(const Axes& axes) {
         const StepAxis& inner = axes.back();
         std::pair<std::size_t, std::ptrdiff_t> found = {0, 0};
-        for (int k = 1; k < step_operands; ++k)
+        for (int k = 1; k < step_index; ++k)
             for (std::size_t a = 0; a + 1 < axes.size(); ++a) {
                 if (std::abs(inner.stride[k]) <= std::abs(axes[a].stride[k]) ||
                     axes[a].stride[k] == 0)
@@ -130,6 +133,7 @@ class Planner {
         column.length = rest;
         outside.insert(outside.end(), {rows, column});
         part.elements = layout.elements / inner.length * rest;
+        part.index += blocks * columns * inner.stride[step_index];
         for (int k = 0; k < step_operands; ++k)
             if (part.data[k] != nullptr)
                 part.data[k] += blocks * columns * inner.stride[k] *
@@ -172,7 +176,8 @@ bool is_wide(const StepTensor& tensor) {
 }
 
 bool turns_gradient(const StepPlan& plan, const StepLayout& layout) {
-    if (layout.axes < 2 || layout.data[step_grad] == nullptr) return false;
+    if (layout.axes < 2 || layout.data[step_grad] == nullptr || layout.tensor->in_order)
+        return false;
     const StepAxis* const last = plan.axes.data() + layout.first_axis + layout.axes - 1;
     const bool is_double = layout.tensor->array[step_grad].storage == Storage::float64;
     return last->stride[step_grad] != 1 && last[-1].stride[step_grad] == 1 && last->length >= 16 &&
@@ -182,7 +187,7 @@ bool turns_gradient(const StepPlan& plan, const StepLayout& layout) {
 // All lines lie in the arrays as kernels take them.
 bool is_plain(const StepTensor& tensor) {
     const Storage storage = is_wide(tensor) ? Storage::float64 : Storage::float32;
-    bool plain = tensor.axes == 0 && tensor.array[step_copy].data == nullptr;
+    bool plain = tensor.axes == 0 && tensor.array[step_copy].data == nullptr && !tensor.in_order;
     for (int k = 0; k < step_copy; ++k)
         plain = plain && (tensor.array[k].data == nullptr || tensor.array[k].storage == storage);
     return plain;

@@ -20,6 +20,7 @@ struct StepLayout {
     std::ptrdiff_t elements;
     std::ptrdiff_t first_axis;  // outermost first
     int axes;                   // 0: the tensor is plain
+    std::ptrdiff_t index;       // of the first element, in C order of the tensor
 };
 
 struct StepPiece {
@@ -37,7 +38,6 @@ bool is_wide(const StepTensor& tensor);
 // Whether the gradient is contiguous from line to line, and not along them.
 bool turns_gradient(const StepPlan& plan, const StepLayout& layout);
 bool is_plain(const StepTensor& tensor);
-std::ptrdiff_t storage_size(Storage storage);
 StepPlan plan_step(const StepProblem& problem);
 
 // A place in a layout.

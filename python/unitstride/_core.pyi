@@ -259,6 +259,18 @@ def optim_step(
     skips_nonfinite: bool,
     is_checked: bool,
 ) -> tuple[float, bool] | None: ...
+def optim_step_narrow(
+    rule: int,
+    arrays: tuple[Any, ...],
+    constants: Sequence[float],
+    scale: float,
+    clipping: int,
+    max_norm: float,
+    skips_nonfinite: bool,
+    scales: tuple[Any, ...],
+    rests: object,
+    keys: object,
+) -> tuple[float, bool] | None: ...
 def optim_norm(grads: object) -> float | None: ...
 def adam_fast(
     params: object,

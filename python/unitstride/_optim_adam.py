@@ -139,8 +139,8 @@ def adam_step(
     and rounded once. No floating-point warning is raised: look at `grad_norm`. An interrupted
     call leaves the arrays partly updated.
 
-    Complexity: O(n) time, one read of four arrays and one write of three, no copies. Steps with
-    `rounding`, `kahan` or 8-bit states decode and encode pieces of arrays on NumPy, in cache.
+    Complexity: O(n) time, one read of four arrays and one write of three, no copies. Arrays of 16
+    and 8 bits are decoded and encoded in cache.
 
     References
     ----------

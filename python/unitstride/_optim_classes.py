@@ -124,7 +124,7 @@ class Adam(Optimizer):
 
     def _formats(self, group: Group, places: list[int]) -> Formats:
         kahan = [self._state[i]["kahan"] for i in places] if group["kahan"] else None
-        return Formats(group["rounding"], group["seed"], kahan)
+        return Formats(group["rounding"], group["seed"], kahan, places)
 
     def _constants(self, group: Group, step: int, lr: float) -> tuple[float, ...]:
         _optim_rules.check_choice(self._name, "rounding", group["rounding"], ROUNDINGS)

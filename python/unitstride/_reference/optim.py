@@ -6,14 +6,26 @@ order in which it stands here.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unitstride._reference import optim_narrow
+
 Array = NDArray[Any]
 State = list[Array | None]
 Numbers = Sequence[Any]
+
+
+class Narrow(NamedTuple):
+    """What is kept of the rounding of 16-bit parameters, and keys of random rounding."""
+
+    kahan: Sequence[Array] | None = None
+    keys: Sequence[int] | None = None
+
+
+_PLAIN = Narrow()
 
 # Where the constants of a rule begin, after factor, coupled, decay, ema_keep, ema_take.
 _RULE = 5
@@ -159,7 +171,13 @@ def _clipping_factor(clipping: int, max_norm: float, norm: float) -> float:
     return factor if factor < 1.0 or math.isnan(factor) else 1.0
 
 
-def _step_one(rule: int, arrays: Sequence[Array | None], constants: Sequence[float]) -> None:
+def _step_one(
+    rule: int,
+    arrays: Sequence[Any],
+    constants: Sequence[float],
+    kahan: Array | None,
+    key: int | None,
+) -> None:
     """Take the step of one parameter: param, grad, three states, ema, copy."""
     param, grad, *states, ema, copy = arrays
     assert param is not None and grad is not None
@@ -167,10 +185,12 @@ def _step_one(rule: int, arrays: Sequence[Array | None], constants: Sequence[flo
     numbers = [dtype(value) for value in constants]
     factor, coupled, decay, ema_keep, ema_take = numbers[:_RULE]
     p = param.astype(dtype)
+    if kahan is not None:
+        p = p + kahan.astype(dtype)
     g = grad.astype(dtype) * factor
     if constants[1] != 0.0:
         g = g + coupled * p
-    state: State = [None if array is None else array.astype(dtype) for array in states]
+    state: State = [None if array is None else _widened(array, dtype) for array in states]
     if rule == _AVERAGE:
         p = numbers[_RULE] * p + numbers[_RULE + 1] * g
     else:
@@ -178,33 +198,49 @@ def _step_one(rule: int, arrays: Sequence[Array | None], constants: Sequence[flo
         if constants[2] != 0.0:
             change = change + decay * p
         p = p - change
-    for array, value in zip(states, state, strict=True):
-        if array is not None:
-            array[...] = _narrowed(value, array)
-    param[...] = _narrowed(p, param)
+    for operand, (array, value) in enumerate(zip(states, state, strict=True), 2):
+        if array is not None and value is not None:
+            _write(array, value, key, operand)
+    _write(param, p, key, 0)
+    if kahan is not None:
+        _write(kahan, optim_narrow.remainder(p, param))
     if ema is not None:
-        ema[...] = _narrowed(ema_keep * ema.astype(dtype) + ema_take * p, ema)
+        _write(ema, ema_keep * ema.astype(dtype) + ema_take * p)
     if copy is not None:
-        copy[...] = _narrowed(p, copy)
+        _write(copy, p)
 
 
-def _narrowed(values: Array | None, like: Array) -> Array:
-    """Return values in the dtype of an array; 16-bit types go through float32."""
-    assert values is not None
-    if like.dtype.itemsize == 2 and values.dtype.itemsize == 8:
+def _widened(array: Any, dtype: Any) -> Array:
+    """Return the values of a state, which may be one of 8 bits."""
+    wide = array if isinstance(array, np.ndarray) else array.to_array()
+    return np.asarray(wide.astype(dtype))
+
+
+def _write(array: Any, values: Array, key: int | None = None, operand: int = 0) -> None:
+    """Write values in the dtype of an array; 16-bit types and 8 bits go through float32."""
+    if not isinstance(array, np.ndarray):
+        array.assign(values)
+        return
+    if array.dtype.itemsize == 2:
         values = values.astype(np.float32)
-    return values.astype(like.dtype)
+        if key is not None:
+            line = np.ascontiguousarray(values).reshape(-1)
+            own = optim_narrow.joined_key(key, operand)
+            rounded = optim_narrow.round_stochastically(line, array.dtype, 0, own)
+            values = rounded.reshape(array.shape)
+    array[...] = values.astype(array.dtype)
 
 
 def optim_step(
     rule: int,
-    arrays: Sequence[Sequence[Array] | None],
+    arrays: Sequence[Sequence[Any] | None],
     constants: Sequence[float],
     scale: float,
     clipping: int,
     max_norm: float,
     skips_nonfinite: bool,
     is_checked: bool,
+    narrow: Narrow = _PLAIN,
 ) -> tuple[float, bool]:
     """Take one step of every parameter: lists of params, grads, three states, ema, copies."""
     params, grads = arrays[0], arrays[1]
@@ -216,5 +252,7 @@ def optim_step(
         factor = constants[0] * _clipping_factor(clipping, max_norm, norm)
         for position in range(len(params)):
             chosen = [None if array is None else array[position] for array in arrays]
-            _step_one(rule, chosen, (factor, *constants[1:]))
+            kahan = None if narrow.kahan is None else narrow.kahan[position]
+            key = None if narrow.keys is None else narrow.keys[position]
+            _step_one(rule, chosen, (factor, *constants[1:]), kahan, key)
     return norm, True
