@@ -65,6 +65,40 @@ struct Squares {
     }
 };
 
+// What comes next of the arrays that each element needs. The hardware's own prefetching begins anew
+// with each page of each array.
+template <class T>
+class FetchingAhead {
+  public:
+    explicit FetchingAhead(const StepTask& task) noexcept {
+        constexpr int operands[arrays] = {step_grad, step_param, step_state, step_state + 1};
+        for (int k = 0; k < arrays; ++k) {
+            const int operand = operands[k];
+            const char* const line = static_cast<const char*>(task.line[operand]);
+            const bool is_made = task.next[operand] != nullptr;
+            at_[k] = is_made ? task.next[operand] : line + (line != nullptr ? ahead_bytes : 0);
+            step_[k] =
+                (is_made ? task.next_step[operand] : static_cast<size>(sizeof(T))) * lanes<T>;
+        }
+    }
+    [[gnu::always_inline]] void some() noexcept {
+#pragma GCC unroll 4
+        for (int k = 0; k < arrays; ++k) {
+            if (at_[k] == nullptr) continue;
+            prefetch(at_[k]);
+            if (step_[k] > 64) prefetch(at_[k] + 64);
+            at_[k] += step_[k];
+        }
+    }
+
+  private:
+    static constexpr int arrays = 4;
+    static constexpr size ahead_bytes = 2048;
+
+    const char* at_[arrays];
+    size step_[arrays];
+};
+
 template <class T, template <class> class Rule>
 class Step {
   public:
@@ -81,9 +115,10 @@ class Step {
 
     void run() noexcept {
         Squares<T> squares;
+        FetchingAhead<T> fetching(task_);
         size i = 0;
         for (; i + lanes<T> <= task_.count; i += lanes<T>) {
-            fetch_ahead(i);
+            fetching.some();
             at<true>(i, lanes<T>, squares);
         }
         if (i < task_.count) at<false>(i, task_.count - i, squares);
@@ -91,14 +126,6 @@ class Step {
     }
 
   private:
-    // The hardware's own prefetching begins anew with each page of each array.
-    void fetch_ahead(size i) const noexcept {
-        constexpr size ahead = 2048 / static_cast<size>(sizeof(T));
-        for (const int operand : {int{step_grad}, int{step_param}, step_state + 0, step_state + 1})
-            if (task_.line[operand])
-                prefetch(static_cast<const T*>(task_.line[operand]) + i + ahead);
-    }
-
     template <bool whole>
     Vec<T> load_at(int operand, size i, size count) const noexcept {
         const T* from = static_cast<const T*>(task_.line[operand]) + i;

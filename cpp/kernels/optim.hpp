@@ -46,6 +46,10 @@ struct StepTask {
     std::ptrdiff_t count;
     const StepConstants* constants;
     WideSum* norm;  // sum of squares of the gradients as they come; null: not wanted
+    // Where a line is made of other memory: what its next elements are made of, and the bytes from
+    // one to the next. It is fetched while this line is worked on.
+    const char* next[step_operands];
+    std::ptrdiff_t next_step[step_operands];
 };
 
 struct OptimKernels {

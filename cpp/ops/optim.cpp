@@ -34,7 +34,7 @@ void run_piece(const StepPlan& plan, const StepPiece& piece, PieceWork work, cha
     const StepTensor& tensor = *layout.tensor;
     work.kernels = &kernels().optim[is_wide(tensor) ? 1 : 0];
     if (layout.axes > 0) return run_lines(plan, layout, work, scratch, piece.begin, piece.end);
-    StepTask task = {{}, piece.end - piece.begin, work.constants, work.norm};
+    StepTask task = {{}, piece.end - piece.begin, work.constants, work.norm, {}, {}};
     for (int k = 0; k < step_operands; ++k)
         if (layout.data[k] != nullptr)
             task.line[k] = layout.data[k] + piece.begin * storage_size(tensor.array[k].storage);
@@ -173,7 +173,7 @@ StepOutcome optim_step(const StepProblem& problem) {
 bool optim_step_small(Rule rule, const StepConstants& constants, const StepTensor& tensor,
                       StepOutcome& outcome) {
     WideSum sum;
-    StepTask task = {{}, tensor.elements, &constants, nullptr};
+    StepTask task = {{}, tensor.elements, &constants, nullptr, {}, {}};
     for (int k = 0; k < step_operands; ++k) task.line[k] = tensor.array[k].data;
     const OptimKernels& chosen = kernels().optim[is_wide(tensor) ? 1 : 0];
     parallel_for(1, 1, [&](Worker&, std::ptrdiff_t, std::ptrdiff_t) {

@@ -52,13 +52,16 @@ class PieceLines {
 
     // Leaves the cursor behind the batch.
     void batch(StepCursor& cursor, std::ptrdiff_t count, bool is_short) {
-        StepTask task = {{}, count, work_.constants, work_.norm};
+        StepTask task = {{}, count, work_.constants, work_.norm, {}, {}};
         bool gathers[step_operands] = {};
         if (work_.constants != nullptr) decode(task);
         for (int k = 0; k < step_operands; ++k) {
             if (!takes_part_[k]) continue;
             gathers[k] = !lies_ready(k, is_short);
-            task.line[k] = gathers[k] ? line(k) : layout_.data[k] + cursor.offset(k) * size_[k];
+            task.line[k] = gathers[k] ? line(k) : place(k, cursor);
+            if (!gathers[k] || is_short) continue;
+            task.next_step[k] = last_->stride[k] * size_[k];
+            task.next[k] = place(k, cursor) + count * task.next_step[k];
         }
         if (turns_ && !is_short) {
             gathers[step_grad] = false;
@@ -161,6 +164,8 @@ class PieceLines {
         for (int k = step_state; k < step_ema; ++k) {
             if (!in_bytes_[k]) continue;
             task.line[k] = line(k);
+            task.next[k] = reinterpret_cast<const char*>(codes(k) + task.count);
+            task.next_step[k] = 1;
             char* const to = is_double() ? spare() : line(k);
             const StepArray& array = layout_.tensor->array[k];
             kernels().narrow->decode[array.is_signed](codes(k), scale(k), task.count,
