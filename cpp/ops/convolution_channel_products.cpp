@@ -22,7 +22,7 @@ namespace {
 
 using Size = std::ptrdiff_t;
 
-constexpr double least_used = 0.4;                // of what the unit multiplies
+constexpr double least_used = 0.1;                // of what the unit multiplies
 constexpr double products_per_nanosecond = 1000;  // of bfloat16
 constexpr Size most_shares = 16, most_sum_bytes = 16 << 20;
 constexpr Size side = 16;  // elements of a record; lines and columns of a square

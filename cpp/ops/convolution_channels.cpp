@@ -22,7 +22,8 @@ namespace {
 
 using Size = std::ptrdiff_t;
 
-constexpr double least_used = 0.4;                // of what the unit multiplies
+constexpr double least_used = 0.1;                // of what the unit multiplies
+constexpr Size most_steps = 2;                    // for one of a contraction of windows
 constexpr double products_per_nanosecond = 1200;  // of bfloat16
 
 Size blocks_of(Size total, Size block) { return (total + block - 1) / block; }
@@ -130,7 +131,8 @@ double Channels::products() const {
 bool Channels::pays() const {
     double used = static_cast<double>(taps().channels * taps().rows * taps().columns);
     for (int axis = 0; axis < 4; ++axis) used *= static_cast<double>(arguments_.out.shape[axis]);
-    return used >= least_used * products();
+    const Size packed = blocks_of(taps().channels * taps().rows * taps().columns, kernels_.depth);
+    return used >= least_used * products() && steps() <= most_steps * packed;
 }
 
 Size Channels::weight_bytes() const {
