@@ -5,6 +5,8 @@
 #include "ops/convolution_channels.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "core/carver.hpp"
@@ -59,6 +61,7 @@ class Channels {
         char* records;
         float* sums;
         float* results;
+        char* taps;
     };
     struct Item {
         Size image, group;
@@ -79,7 +82,9 @@ class Channels {
     Item item_of(Size number) const;
     double products() const;
 
-    void pack_weights(Size group, Size step, char* weights, PowerRange& range) const;
+    void pack_weights(Size task, const Memory& memory, char* weights, PowerRange& range) const;
+    template <class Bits>
+    void copy_taps(Size kernel, Size first, Size count, char* to) const;
     void run_item(const Item& item, const Memory& memory, const char* weights) const;
     void write(const Item& item, Size kernel, Size count, const Memory& memory) const;
 
@@ -145,6 +150,8 @@ Channels::Memory Channels::carve(Carver& carver) const {
     memory.records = carver.take<char>(records_.record_bytes());
     memory.sums = carver.take<float>(checked_multiply(positions(), kernels_.lines));
     memory.results = carver.take<float>(checked_multiply(result_stride(), kernels_.lines));
+    memory.taps = carver.take<char>(
+        checked_multiply(taps().count(), kernels_.lines * kernels_.depth * storage_));
     return memory;
 }
 
@@ -154,26 +161,46 @@ Channels::Item Channels::item_of(Size number) const {
     return {number / arguments_.groups, number % arguments_.groups, part};
 }
 
-void Channels::pack_weights(Size group, Size step, char* weights, PowerRange& range) const {
+// The taps of some channels of a panel of kernels, which adjoin in memory, become steps of their
+// own: through scratch, [taps][kernels][elements].
+void Channels::pack_weights(Size task, const Memory& memory, char* weights,
+                            PowerRange& range) const {
+    const Size panel = task % panels(), chunk = task / panels() % taps().chunks;
+    const Size group = task / panels() / taps().chunks;
+    const Size first = chunk * kernels_.depth, kernel = panel * kernels_.lines;
+    const Size count = std::min(kernels_.depth, taps().elements - first);
+    const Size kernels = std::min(kernels_.lines, group_kernels_ - kernel);
+    for (Size k = 0; k < kernels; ++k)
+        if (storage_ == 2) {
+            copy_taps<std::uint16_t>(group * group_kernels_ + kernel + k, first, count,
+                                     memory.taps + k * kernels_.depth * storage_);
+        } else {
+            copy_taps<std::uint32_t>(group * group_kernels_ + kernel + k, first, count,
+                                     memory.taps + k * kernels_.depth * storage_);
+        }
+    const Run across = {0, kernels_.depth, kernels}, along = {0, 1, count};
+    char* to = weights + (group * panels() + panel) * panel_bytes() +
+               chunk * taps().count() * kernels_.step_bytes;
+    for (Size tap = 0; tap < taps().count(); ++tap, to += kernels_.step_bytes)
+        unit_.packers.columns({memory.taps + tap * kernels_.lines * kernels_.depth * storage_, to,
+                               panel_bytes(), &across, 1, &along, 1, &range});
+}
+
+// Those of one kernel.
+template <class Bits>
+void Channels::copy_taps(Size kernel, Size first, Size count, char* to) const {
     const InputView& w = arguments_.w;
-    const Size q = step % taps().columns_apart, p = step / taps().columns_apart % taps().rows;
-    const Size first = step / taps().count() * kernels_.depth;
-    std::vector<Run> along;
-    const Size end = std::min(first + kernels_.depth, taps().elements);
-    if (taps().folded) {
-        for (Size element = first; element < end; ++element)
-            along.push_back(
-                {taps().channel(element) * w.strides[1] + taps().column(element) * w.strides[3], 0,
-                 1});
-    } else {
-        along.push_back({first * w.strides[1], w.strides[1], end - first});
+    const Size from_tap = kernels_.lines * kernels_.depth * storage_;
+    for (Size element = first; element < first + count; ++element, to += storage_) {
+        const char* from =
+            w.data + (kernel * w.strides[0] + taps().channel(element) * w.strides[1] +
+                      taps().column(element) * w.strides[3]) *
+                         storage_;
+        char* place = to;
+        for (Size p = 0; p < taps().rows; ++p, from += w.strides[2] * storage_)
+            for (Size q = 0; q < taps().columns_apart; ++q, place += from_tap)
+                std::memcpy(place, from + q * w.strides[3] * storage_, sizeof(Bits));
     }
-    const Run across = {0, w.strides[0], group_kernels_};
-    const Size origin = group * group_kernels_ * w.strides[0] + p * w.strides[2] + q * w.strides[3];
-    unit_.packers.columns({w.data + origin * storage_,
-                           weights + group * panels() * panel_bytes() + step * kernels_.step_bytes,
-                           panel_bytes(), &across, 1, along.data(), static_cast<Size>(along.size()),
-                           &range});
 }
 
 void Channels::run_item(const Item& item, const Memory& memory, const char* weights) const {
@@ -221,10 +248,13 @@ int Channels::run() {
     const Scratch scratch(std::max(size.used(), weight_bytes()), workers + 1);
     char* const weights = scratch.of_worker(workers);
     PackedPowers powers;
-    parallel_for(workers, arguments_.groups * steps(), [&](Worker& worker, Size begin, Size end) {
+    const Size tasks = arguments_.groups * taps().chunks * panels();
+    parallel_for(workers, tasks, [&](Worker& worker, Size begin, Size end) {
+        Carver carver(scratch.of_worker(worker.index()));
+        const Memory own = carve(carver);
         PowerRange range;
         for (Size task = begin; task < end && worker.proceed(); ++task)
-            pack_weights(task / steps(), task % steps(), weights, range);
+            pack_weights(task, own, weights, range);
         powers.widen(1, range);
     });
     const unsigned raised = parallel_for(workers, items, [&](Worker& worker, Size begin, Size end) {
