@@ -129,10 +129,13 @@ inline void transpose_run(const S* array, const size* across, size lines, const 
 #pragma GCC unroll 16
             for (size i = 0; i < lanes<T>; ++i) {
                 const size line = begin + i < lines ? begin + i : lines - 1;
-                if (begin + i < width)
+                if (begin + i < width) {
                     square[i] = load_along<S, step>(from + across[line], steps);
-                else
+                    // Lines are too many for the processor to foresee each of them.
+                    __builtin_prefetch(from + across[line] + 4 * step * lanes<T>, 0, 2);
+                } else {
                     square[i] = Vec<T>{};
+                }
             }
             transpose<T>(square);
             T* to = panel + k * width + begin;

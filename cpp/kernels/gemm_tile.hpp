@@ -28,27 +28,37 @@ template <class T, size rows, size vectors>
 using Accumulators = Vec<T> (&)[rows][vectors];
 
 template <class T, size rows, size vectors>
-inline void multiply_panels(const T* a, const T* b, size depth,
-                            Accumulators<T, rows, vectors> sum) noexcept {
+inline void clear_tile(Accumulators<T, rows, vectors> sum) noexcept {
 #pragma GCC unroll 16
     for (size r = 0; r < rows; ++r)
 #pragma GCC unroll 4
         for (size v = 0; v < vectors; ++v) sum[r][v] = Vec<T>{};
+}
+
+// A row of B times as many neighbours as the tile has rows.
+template <class T, size rows, size vectors>
+inline void multiply_step(const T* a, const T* b, Accumulators<T, rows, vectors> sum) noexcept {
     constexpr size ahead = 16;  // rows of B that are fetched early from the second-level cache
-    for (size k = 0; k < depth; ++k, a += tile_rows, b += tile_columns<T>) {
-        Vec<T> row[vectors];
+    Vec<T> row[vectors];
 #pragma GCC unroll 4
-        for (size v = 0; v < vectors; ++v) {
-            row[v] = load(b + v * lanes<T>);
-            prefetch(b + ahead * tile_columns<T> + v * lanes<T>);
-        }
-#pragma GCC unroll 16
-        for (size r = 0; r < rows; ++r) {
-            const Vec<T> factor = splat(a[r]);
-#pragma GCC unroll 4
-            for (size v = 0; v < vectors; ++v) sum[r][v] = multiply_add(factor, row[v], sum[r][v]);
-        }
+    for (size v = 0; v < vectors; ++v) {
+        row[v] = load(b + v * lanes<T>);
+        prefetch(b + ahead * tile_columns<T> + v * lanes<T>);
     }
+#pragma GCC unroll 16
+    for (size r = 0; r < rows; ++r) {
+        const Vec<T> factor = splat(a[r]);
+#pragma GCC unroll 4
+        for (size v = 0; v < vectors; ++v) sum[r][v] = multiply_add(factor, row[v], sum[r][v]);
+    }
+}
+
+template <class T, size rows, size vectors>
+inline void multiply_panels(const T* a, const T* b, size depth,
+                            Accumulators<T, rows, vectors> sum) noexcept {
+    clear_tile<T, rows, vectors>(sum);
+    for (size k = 0; k < depth; ++k, a += tile_rows, b += tile_columns<T>)
+        multiply_step<T, rows, vectors>(a, b, sum);
 }
 
 // Where a register tile goes: rows of C that are contiguous, or a buffer of tile_columns<T>.

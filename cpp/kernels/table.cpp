@@ -44,6 +44,7 @@ extern constinit const KernelTable table = {
     .narrow = &narrow_kernels,
     .window = window_kernels,
     .planes = plane_kernels,
+    .neighbours = neighbour_kernels,
     .transform = transform_kernels,
     .attention = attention_kernels,
     .attention_direct = attention_direct_kernels,

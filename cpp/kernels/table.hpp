@@ -3,6 +3,7 @@
 
 #include "core/storage.hpp"
 #include "kernels/attention.hpp"
+#include "kernels/channels.hpp"
 #include "kernels/convolution.hpp"
 #include "kernels/fetch.hpp"
 #include "kernels/gemm.hpp"
@@ -49,6 +50,7 @@ struct KernelTable {
     const NarrowKernels* narrow;
     const WindowKernels* window;                     // float, double
     const PlaneKernels* planes;                      // float, double
+    const NeighbourKernels* neighbours;              // float, double
     const TransformKernels* transform;               // float, double
     const AttentionKernels* attention;               // float, double
     const AttentionDirectKernels* attention_direct;  // [storage_count]
@@ -74,6 +76,7 @@ extern const OptimKernels optim_kernels[2];
 extern const NarrowKernels narrow_kernels;
 extern const WindowKernels window_kernels[2];
 extern const PlaneKernels plane_kernels[2];
+extern const NeighbourKernels neighbour_kernels[2];
 extern const TransformKernels transform_kernels[2];
 extern const AttentionKernels attention_kernels[2];
 extern const AttentionDirectKernels attention_direct_kernels[storage_count];

@@ -5,6 +5,7 @@
 
 #include "core/checked.hpp"
 #include "isa/dispatch.hpp"
+#include "ops/channel_windows.hpp"
 #include "ops/lines.hpp"
 
 namespace unitstride {
@@ -13,20 +14,9 @@ namespace {
 using Size = std::ptrdiff_t;
 
 constexpr Size cached_bytes = 1200 << 10;  // of a part in all its forms
-constexpr Size few_items = 8, least_rows = 8;
 constexpr double folding_pays = 1.3;
 
 Size blocks_of(Size total, Size block) { return (total + block - 1) / block; }
-
-// What a place takes in all its forms decides how many of them a part has.
-Size cached_elements(Size items, const Windows& windows, Size bytes) {
-    const Size most = std::max<Size>(cached_bytes / bytes, 1);
-    if (items >= few_items) return most;
-    // A few images are divided, so that all threads find work.
-    const Size parts = blocks_of(few_items, std::max<Size>(items, 1));
-    const Size rows = std::max(windows.results[0] / parts, least_rows);
-    return std::min(most, checked_multiply(rows, windows.results[1]));
-}
 
 }  // namespace
 
@@ -60,9 +50,10 @@ ChannelRecords::ChannelRecords(const InputView& x, Storage storage, const Channe
       make_(make),
       adjoining_(x.strides[1] == 1 && x.strides[3] != 1 && taps.channels > 1),
       tiles_(x, storage, Boundary::zero, windows, adjoining_ ? brought_ : 1, false,
-             cached_elements(checked_multiply(x.shape[0], groups), windows,
-                             checked_multiply(taps.chunks, kernels.parts * kernels.record_bytes) +
-                                 4 * brought_ + place_bytes)) {
+             cached_places(checked_multiply(x.shape[0], groups), windows,
+                           checked_multiply(taps.chunks, kernels.parts * kernels.record_bytes) +
+                               4 * brought_ + place_bytes,
+                           cached_bytes)) {
     for (Size element = 0; element < taps.elements; ++element)
         places_.push_back(taps.channel(element) % depth * tiles_.plane() +
                           tiles_.place(0, taps.column(element)));

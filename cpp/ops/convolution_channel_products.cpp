@@ -13,7 +13,8 @@
 #include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/channel_records.hpp"
-#include "ops/convolution_channels.hpp"
+#include "ops/channel_windows.hpp"
+#include "ops/convolution_neighbours.hpp"
 #include "ops/lines.hpp"
 #include "ops/packed_powers.hpp"
 
@@ -28,18 +29,6 @@ constexpr Size most_shares = 16, most_sum_bytes = 16 << 20;
 constexpr Size side = 16;  // elements of a record; lines and columns of a square
 
 Size blocks_of(Size total, Size block) { return (total + block - 1) / block; }
-
-Windows windows_of(const ChannelProductsArguments& arguments) {
-    Windows found{};
-    for (int axis = 0; axis < 2; ++axis) {
-        found.begin[axis] = arguments.begin[axis];
-        found.step[axis] = arguments.step[axis];
-        found.taps[axis] = arguments.out.shape[2 + axis];
-        found.spread[axis] = found.taps[axis] > 1 ? arguments.spread[axis] : 1;
-        found.results[axis] = arguments.slopes.shape[2 + axis];
-    }
-    return found;
-}
 
 class ChannelProducts {
   public:
@@ -100,7 +89,8 @@ ChannelProducts::ChannelProducts(const ChannelProductsArguments& arguments,
       records_(
           arguments.x, arguments.storage,
           ChannelTaps(arguments.out.shape[1], arguments.out.shape[2], arguments.out.shape[3], side),
-          arguments.groups, windows_of(arguments), kernels_, side, kernels_.pairs,
+          arguments.groups, channel_windows(arguments, arguments.out.shape, arguments.slopes.shape),
+          kernels_, side, kernels_.pairs,
           kernels_.parts * kernels_.record_bytes + 4 * kernels_.lines),
       tap_bytes_(records_.tap_bytes()) {
     const double images =
@@ -248,7 +238,7 @@ int ChannelProducts::run() {
             }
         }
     });
-    if (!powers.fit()) return not_for_unit;
+    if (!powers.fit()) return not_taken;
     const unsigned raised =
         parallel_for(workers, tiles_of_share(), [&](Worker& worker, Size begin, Size end) {
             for (Size tile = begin; tile < end && worker.proceed(); ++tile) {
@@ -263,10 +253,12 @@ int ChannelProducts::run() {
 }  // namespace
 
 int convolution_channel_products(const ChannelProductsArguments& arguments) {
-    const MatrixUnit* const unit = image_unit_for(arguments.storage);
-    if (unit == nullptr) return not_for_unit;
-    ChannelProducts products(arguments, *unit->images);
-    return products.pays() ? products.run() : not_for_unit;
+    if (const MatrixUnit* const unit = image_unit_for(arguments.storage)) {
+        ChannelProducts products(arguments, *unit->images);
+        const int status = products.pays() ? products.run() : not_taken;
+        if (status != not_taken) return status;
+    }
+    return convolution_neighbour_products(arguments);
 }
 
 }  // namespace unitstride

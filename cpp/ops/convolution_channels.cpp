@@ -16,6 +16,8 @@
 #include "core/scratch.hpp"
 #include "isa/dispatch.hpp"
 #include "ops/channel_records.hpp"
+#include "ops/channel_windows.hpp"
+#include "ops/convolution_neighbours.hpp"
 #include "ops/lines.hpp"
 #include "ops/packed_powers.hpp"
 
@@ -29,18 +31,6 @@ constexpr Size most_steps = 2;                    // for one of a contraction of
 constexpr double products_per_nanosecond = 1200;  // of bfloat16
 
 Size blocks_of(Size total, Size block) { return (total + block - 1) / block; }
-
-Windows windows_of(const ChannelsArguments& arguments) {
-    Windows found{};
-    for (int axis = 0; axis < 2; ++axis) {
-        found.begin[axis] = arguments.begin[axis];
-        found.step[axis] = arguments.step[axis];
-        found.taps[axis] = arguments.w.shape[2 + axis];
-        found.spread[axis] = found.taps[axis] > 1 ? arguments.spread[axis] : 1;
-        found.results[axis] = arguments.out.shape[2 + axis];
-    }
-    return found;
-}
 
 double result_bytes(const ChannelsArguments& arguments) {
     double bytes = static_cast<double>(storage_bytes(arguments.storage));
@@ -110,8 +100,8 @@ Channels::Channels(const ChannelsArguments& arguments, const MatrixUnit& unit)
       records_(arguments.x, arguments.storage,
                ChannelTaps(arguments.w.shape[1], arguments.w.shape[2], arguments.w.shape[3],
                            kernels_.depth),
-               arguments.groups, windows_of(arguments), kernels_, kernels_.depth, kernels_.records,
-               2 * 4 * kernels_.lines) {
+               arguments.groups, channel_windows(arguments, arguments.w.shape, arguments.out.shape),
+               kernels_, kernels_.depth, kernels_.records, 2 * 4 * kernels_.lines) {
     const std::vector<Size> bytes = records_.tap_bytes();
     for (Size chunk = 0; chunk < taps().chunks; ++chunk)
         for (const Size tap : bytes) steps_.push_back(chunk * records_.chunk_bytes() + tap);
@@ -271,17 +261,19 @@ int Channels::run() {
             run_item(item, own, weights);
         }
     });
-    if (!powers.fit()) return not_for_unit;
+    if (!powers.fit()) return not_taken;
     return FloatEnvironment::has_overflow(raised) ? int{status_over} : 0;
 }
 
 }  // namespace
 
 int convolve_channels(const ChannelsArguments& arguments) {
-    const MatrixUnit* const unit = image_unit_for(arguments.storage);
-    if (unit == nullptr) return not_for_unit;
-    Channels channels(arguments, *unit);
-    return channels.pays() ? channels.run() : not_for_unit;
+    if (const MatrixUnit* const unit = image_unit_for(arguments.storage)) {
+        Channels channels(arguments, *unit);
+        const int status = channels.pays() ? channels.run() : not_taken;
+        if (status != not_taken) return status;
+    }
+    return convolve_neighbours(arguments);
 }
 
 }  // namespace unitstride

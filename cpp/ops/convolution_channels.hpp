@@ -1,4 +1,4 @@
-// Convolution of images that have channels, on a matrix unit.
+// Convolution of images that have channels: on a matrix unit where there is one, or on vectors.
 #pragma once
 
 #include "core/storage.hpp"
@@ -16,9 +16,9 @@ struct ChannelsArguments {
     std::ptrdiff_t groups, begin[2], step[2], spread[2];
 };
 
-// Returns status bits, or `not_for_unit`: there is no matrix unit, most of its lanes would be
-// empty, or elements are out of its reach. What `out` holds is then undefined.
-constexpr int not_for_unit = -1;
+// Returns status bits, or `not_taken`: a contraction of windows is no slower, as most lanes would
+// be empty. What `out` holds is then undefined.
+constexpr int not_taken = -1;
 int convolve_channels(const ChannelsArguments& arguments);
 
 // The gradients of its taps: out[o, c, p, q] = sum over n, i and j of slopes[n, o, i, j] * x[n, c

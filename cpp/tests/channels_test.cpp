@@ -1,6 +1,6 @@
-// Convolution with channels and the gradients of its taps on a matrix unit, in strided layouts,
+// Convolution with channels and the gradients of its taps at every level, in strided layouts,
 // against the definition in double precision. Arrays fill their memory, so that sanitizers see what
-// is outside. Without a matrix unit there is nothing to test.
+// is outside.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -124,7 +124,7 @@ long check(const Case& sample, std::mt19937& random, long& calls) {
     long wrong = 0;
     const Size image = sample.images - 1, kernel = static_cast<Size>(random()) % kernels;
     const Size group = kernel / sample.kernels * sample.channels;
-    if (convolve_channels(call) != not_for_unit) {
+    if (convolve_channels(call) != not_taken) {
         ++calls;
         std::vector<Sums> sums(static_cast<std::size_t>(sample.results[0] * sample.results[1]));
         for (Size p = 0; p < sample.taps[0]; ++p)
@@ -140,7 +140,7 @@ long check(const Case& sample, std::mt19937& random, long& calls) {
                     y.at(image, kernel, i, j));
     }
     y.draw(random);
-    if (convolution_channel_products(back) == not_for_unit) return wrong;
+    if (convolution_channel_products(back) == not_taken) return wrong;
     ++calls;
     const Size channel = static_cast<Size>(random()) % sample.channels;
     for (Size p = 0; p < sample.taps[0]; ++p)
@@ -164,11 +164,11 @@ int main() {
     long calls = 0, failures = 0;
     set_default_threads(2);
     for (const std::string& isa : isa_detected()) {
-        if (isa != "amx") continue;
         use_isa(isa);
-        for (int round = 0; round < 150; ++round)
+        const long before = calls;
+        for (int round = 0; round < 100; ++round)
             failures += test::check(test::Case(random), random, calls);
-        failures += calls < 50;  // most are not for the unit
+        failures += calls < before + 30;  // many are for contractions of windows
     }
     std::printf("%ld calls of convolution with channels, %ld wrong results\n", calls, failures);
     return failures == 0 ? 0 : 1;

@@ -1,6 +1,6 @@
-"""Convolution with channels on the matrix unit of the processor, where it has one.
+"""Convolution with channels on the core, on the matrix unit of the processor or on vectors.
 
-Every element is brought to the unit's form once for all taps, instead of once for each window.
+Every element is brought there once for all taps, instead of once for each window.
 """
 
 import math
@@ -14,7 +14,7 @@ from unitstride._arguments import report_float_status, storage_view
 
 Array = NDArray[Any]
 
-_STORED = ("float32", "float16", "bfloat16")
+_STORED = ("float32", "float64", "float16", "bfloat16")
 _FEWEST_PRODUCTS = 1 << 18  # below, contraction of windows takes no longer
 _FARTHEST = 1 << 20  # places that the core takes
 
@@ -30,7 +30,7 @@ def run(
     stride: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> bool:
-    """Write the convolution into `out`, or return False where it is not for the unit.
+    """Write the convolution into `out`, or return False where windows take no longer.
 
     Axes are those of `Conv`; `before` are zeros before each line, which may be cut off instead.
     """
@@ -70,7 +70,7 @@ def weight_gradient(
 
 
 def _core_for(x: Array, w: Array, results: Array, places: tuple[int, ...]) -> Any:
-    """Return the core where its unit may be the faster way, else None."""
+    """Return the core where it may be the faster way, else None."""
     if (
         x.dtype.name not in _STORED
         or 0 in (x.size, w.size, results.size)

@@ -210,8 +210,8 @@ def labels(axes: int) -> tuple[str, str]:
     return _PLACES[-axes:], _TAPS[-axes:]
 
 
-def forward_on_unit(function: str, conv: Conv, out: Array) -> bool:
-    """Write the convolution and its bias into `out`, where the processor has a unit for it."""
+def forward_on_core(function: str, conv: Conv, out: Array) -> bool:
+    """Write the convolution and its bias into `out`, where the core does that faster."""
     place = (conv.groups, conv.before, conv.stride, conv.dilation)
     return _conv_channels.run(function, conv.x, conv.w, conv.bias, out, *place)
 

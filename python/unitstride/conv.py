@@ -31,7 +31,7 @@ def _run(function: str, conv: Conv, out: Array | None) -> Array:
     full = target if conv.batched else target[None]
     if _conv_planes.takes(conv):
         _conv_planes.forward(conv, full)
-    elif not _conv_windows.forward_on_unit(function, conv, full):
+    elif not _conv_windows.forward_on_core(function, conv, full):
         if conv.bias is not None:
             full[...] = conv.bias.reshape(-1, *(1,) * len(conv.places))
         _conv_windows.forward(conv, full, conv.bias is not None)

@@ -1,53 +1,68 @@
-"""Convolution with channels on the matrix unit: the definition, in every layout and option.
+"""Convolution with channels on the core: the definition, in every layout, option and level.
 
-Small problems are put on the unit too, so that every edge of its records is met; the same calls on
-float64, which never go there, are the reference.
+Small problems go there too, so that every edge of the records of a matrix unit and of register
+tiles is met; contractions of windows in float64 are the reference.
 """
 
 from typing import Any
 
 import numpy as np
 import pytest
-from checks import core, dtype_of, random_for
+from checks import core, dtype_of, needs_core, random_for
 
 from unitstride import _conv_channels, conv1d, conv1d_vjp, conv2d, conv2d_vjp, threads
 
 Array = np.ndarray[Any, Any]
 
-pytestmark = pytest.mark.skipif(
-    core is None or "amx" not in core.isa_detected(), reason="this machine has no matrix unit"
-)
+pytestmark = needs_core
 
-# Accumulation is in float32 from parts that hold 24 bits or all that there is; narrow results are
-# rounded once more.
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+# Accumulation is in the type itself, or in float32 from parts that hold 24 bits or all that there
+# is; narrow results are rounded once more.
+UNIT_ROUNDOFF = {
+    "float32": 2.0**-24,
+    "float64": 2.0**-53,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
 MOST_UNITS = 16.0  # the promise of contractions, in units of u |x| * |w|
 
 
-class Unit:
-    """What the unit was asked, and how often it took the work."""
+class Core:
+    """What the core was asked, and how often it took the work."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.taken = 0
+        self.taken, self.refuses = 0, False
         for name in ("run", "weight_gradient"):
             monkeypatch.setattr(_conv_channels, name, self.counted(getattr(_conv_channels, name)))
 
     def counted(self, function: Any) -> Any:
         def call(*arguments: Any) -> bool:
-            took: bool = function(*arguments)
+            took: bool = not self.refuses and function(*arguments)
             self.taken += took
             return took
 
         return call
 
+    def windows(self, function: Any, *arrays: Array, **options: Any) -> Any:
+        """Return what contractions of windows give."""
+        self.refuses = True
+        result = function(*arrays, **options)
+        self.refuses = False
+        return result
 
-@pytest.fixture(autouse=True)
-def unit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    before = core.isa_in_use()
-    core.use_isa("amx")
+
+@pytest.fixture(name="own")
+def _own(monkeypatch: pytest.MonkeyPatch, isa: str) -> Core:
+    assert isa == core.isa_in_use()
     monkeypatch.setattr(_conv_channels, "_FEWEST_PRODUCTS", 0)
-    yield Unit(monkeypatch)
-    core.use_isa(before)
+    return Core(monkeypatch)
+
+
+@pytest.fixture(name="unit")
+def _unit(own: Core, isa: str) -> Core:
+    if isa != "amx":
+        pytest.skip("about matrix units")
+    return own
 
 
 def draw(random: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
@@ -80,9 +95,9 @@ def units_off(result: Array, exact: Array, terms: Array, dtype: str) -> float:
     return float((error / (UNIT_ROUNDOFF[dtype] * terms + 1e-300)).max())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_random_options(dtype: str, unit: Unit) -> None:
-    random = random_for("conv unit", dtype)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_random_options(dtype: str, own: Core) -> None:
+    random = random_for("conv channels", dtype)
     forwards = backwards = 0
     for _ in range(40):
         shape, kernel, options = draw(random)
@@ -90,45 +105,57 @@ def test_random_options(dtype: str, unit: Unit) -> None:
             random.standard_normal(s).astype(dtype_of(dtype)) for s in (shape, kernel, kernel[:1])
         )
         wide = [a.astype(np.float64) for a in (x, w, bias)]
-        unit.taken = 0
+        own.taken = 0
         y = conv2d(x, w, bias, **options)
-        forwards += unit.taken
-        exact, terms = conv2d(*wide, **options), conv2d(*map(np.abs, wide), **options)
+        forwards += own.taken
+        exact = own.windows(conv2d, *wide, **options)
+        terms = own.windows(conv2d, *map(np.abs, wide), **options)
         assert units_off(y, exact, terms, dtype) <= MOST_UNITS, (shape, kernel, options)
-        for other in layouts(x) if unit.taken else []:
+        for other in layouts(x) if own.taken else []:
             assert np.array_equal(conv2d(other, w, bias, **options), y)
-        unit.taken = 0
+        own.taken = 0
         slope = (random.standard_normal(y.shape) / 8).astype(y.dtype)
         found = conv2d_vjp(x, w, slope, **options)
         wide[2] = slope.astype(np.float64)
-        exact = conv2d_vjp(*wide, **options)
-        terms = conv2d_vjp(*map(np.abs, wide), **options)
-        for own, known, most in list(zip(found, exact, terms, strict=True))[:2]:
-            assert units_off(own, known, most, dtype) <= MOST_UNITS, (shape, kernel, options)
-        backwards += unit.taken > 0
+        exact = own.windows(conv2d_vjp, *wide, **options)
+        terms = own.windows(conv2d_vjp, *map(np.abs, wide), **options)
+        for mine, known, most in list(zip(found, exact, terms, strict=True))[:2]:
+            assert units_off(mine, known, most, dtype) <= MOST_UNITS, (shape, kernel, options)
+        backwards += own.taken > 0
         again = [conv2d_vjp(x, w, other, **options) for other in layouts(slope)]
-        for d_x, d_w, _ in again if unit.taken == 2 else []:
+        for d_x, d_w, _ in again if own.taken == 2 else []:
             assert np.array_equal(d_x, found[0])
             assert np.array_equal(d_w, found[1])
     assert forwards >= 10  # of 40
     assert backwards >= 10
 
 
-def test_signals(unit: Unit) -> None:
-    random = random_for("conv unit signals")
+def test_signals(own: Core) -> None:
+    random = random_for("conv channels signals")
     x = random.standard_normal((2, 40, 5000)).astype(np.float32)
     w = random.standard_normal((32, 40, 9)).astype(np.float32)
     options: dict[str, Any] = {"stride": 2, "padding": 4, "dilation": 3}
     y = conv1d(x, w, **options)
     wide = x.astype(np.float64), w.astype(np.float64)
-    terms = conv1d(*map(np.abs, wide), **options)
-    assert units_off(y, conv1d(*wide, **options), terms, "float32") <= MOST_UNITS
+    exact = own.windows(conv1d, *wide, **options)
+    terms = own.windows(conv1d, *map(np.abs, wide), **options)
+    assert units_off(y, exact, terms, "float32") <= MOST_UNITS
     conv1d_vjp(x, w, y, **options)
-    assert unit.taken == 2  # the function and the gradient of w
+    assert own.taken == 2  # the function and the gradient of w
 
 
-def test_threads_change_no_bit(unit: Unit) -> None:
-    random = random_for("conv unit threads")
+@pytest.mark.parametrize("taps", [(1, 700), (29, 31)])
+def test_sums_longer_than_a_block(taps: tuple[int, int], own: Core) -> None:
+    random = random_for("conv channels taps", taps)
+    x = random.standard_normal((1, 4, taps[0] + 5, taps[1] + 20)).astype(np.float32)
+    w = random.standard_normal((16, 4, *taps)).astype(np.float32)
+    wide = x.astype(np.float64), w.astype(np.float64)
+    exact, terms = own.windows(conv2d, *wide), own.windows(conv2d, *map(np.abs, wide))
+    assert units_off(conv2d(x, w), exact, terms, "float32") <= MOST_UNITS
+
+
+def test_threads_change_no_bit(own: Core) -> None:
+    random = random_for("conv channels threads")
     x = random.standard_normal((3, 48, 30, 30)).astype(np.float32)
     w = random.standard_normal((40, 48, 3, 3)).astype(np.float32)
     slope = random.standard_normal((3, 40, 28, 28)).astype(np.float32)
@@ -136,15 +163,29 @@ def test_threads_change_no_bit(unit: Unit) -> None:
     for count in (1, 2, 3):
         with threads(count):
             results.append((conv2d(x, w), *conv2d_vjp(x, w, slope)))
-    assert unit.taken == 9
+    assert own.taken == 9
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_where_it_is(value: float, own: Core) -> None:
+    random = random_for("conv channels not finite")
+    x = random.standard_normal((2, 20, 12, 12)).astype(np.float32)
+    w = np.abs(random.standard_normal((16, 20, 3, 3))).astype(np.float32)
+    x[1, 7, 5, 6] = value
+    with np.errstate(all="ignore"):
+        y = conv2d(x, w)
+    met = np.zeros(y.shape, bool)
+    met[1, :, 3:6, 4:7] = True
+    assert np.array_equal(np.isfinite(y), ~met)
+    assert np.array_equal(y[met], np.full(met.sum(), value, np.float32), equal_nan=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, 1e-40])
 @pytest.mark.parametrize("place", ["x", "w", "slope"])
-def test_what_the_unit_cannot_hold_goes_elsewhere(value: float, place: str, unit: Unit) -> None:
-    random = random_for("conv unit range")
+def test_what_the_unit_cannot_hold_goes_elsewhere(value: float, place: str, unit: Core) -> None:
+    random = random_for("conv channels range")
     arrays = {
         "x": random.standard_normal((2, 32, 12, 12)).astype(np.float32),
         "w": random.standard_normal((32, 32, 3, 3)).astype(np.float32),
@@ -154,18 +195,17 @@ def test_what_the_unit_cannot_hold_goes_elsewhere(value: float, place: str, unit
     x, w, slope = arrays.values()
     with np.errstate(all="ignore"):
         found = conv2d(x, w), *conv2d_vjp(x, w, slope)[:2]
-        taken = unit.taken
         core.use_isa("avx512")
         known = conv2d(x, w), *conv2d_vjp(x, w, slope)[:2]
+    assert unit.taken == 6
     # Of the three products, two have each array as a factor.
-    assert taken == 1
     for index, (own, other) in enumerate(zip(found, known, strict=True)):
         if (place, index) not in {("x", 1), ("w", 2), ("slope", 0)}:
             assert np.array_equal(own, other, equal_nan=True)
 
 
-def test_outputs_of_any_layout_and_flags(unit: Unit) -> None:
-    random = random_for("conv unit out")
+def test_outputs_of_any_layout_and_flags(own: Core) -> None:
+    random = random_for("conv channels out")
     x = random.standard_normal((2, 32, 12, 12)).astype(np.float16)
     w = random.standard_normal((32, 32, 3, 3)).astype(np.float16)
     y = conv2d(x, w)
@@ -176,7 +216,7 @@ def test_outputs_of_any_layout_and_flags(unit: Unit) -> None:
         conv2d(x, w, np.full(32, 60000, np.float16) * 0)
     with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="in conv2d"):
         conv2d(x * np.float16(100), w * np.float16(100))
-    assert unit.taken == 3
+    assert own.taken == 3
 
 
 def test_the_core_checks_its_arguments() -> None:
