@@ -1,8 +1,10 @@
 // Attention of few rows to keys and values as they lie in memory: contiguous features, any distance
 // from key to key.
 //
-// Keys go four at a time, values by four vectors of features; both meet up to four rows per load.
-// The sum of a score runs along the features lane by lane, whatever is computed beside it.
+// Memory is read in the order in which it lies, so that the processor fetches it by itself: it
+// brings more lines at a time than fetching them by instructions does. What is loaded meets up to
+// four rows. The sum of a score runs along the features lane by lane, whatever is computed beside
+// it.
 #include "kernels/attention.hpp"
 #include "kernels/gemm_tile.hpp"
 #include "kernels/table.hpp"
@@ -11,9 +13,9 @@
 namespace unitstride::UNITSTRIDE_ISA {
 namespace {
 
-constexpr int keys_at_once = 4, rows_at_once = 4;
-constexpr size vectors_at_once = 4;
-constexpr size keys_ahead = 16;  // that are fetched early
+constexpr int rows_at_once = 4;
+// Of features: sums of all rows stay in registers.
+constexpr size vectors_at_once(int rows) noexcept { return rows == 1 ? 8 : 4; }
 template <class T>
 constexpr size row_stride = attention_strip_bytes / static_cast<size>(sizeof(T));
 
@@ -29,38 +31,26 @@ inline float sum_of_lanes(F32 v) noexcept { return _mm512_reduce_add_ps(v); }
 inline double sum_of_lanes(F64 v) noexcept { return _mm512_reduce_add_pd(v); }
 #endif
 
-template <class S, int rows, int keys>
-inline void multiply_keys(const S* key, size stride, const Compute<S>* query, size features,
-                          Compute<S>* to) noexcept {
+template <class S, int rows>
+inline void multiply_key(const S* key, const Compute<S>* query, size features,
+                         Compute<S>* to) noexcept {
     using T = Compute<S>;
-    Vec<T> sum[keys][rows] = {};
+    Vec<T> sum[rows] = {};
     size d = 0;
     for (; d + lanes<T> <= features; d += lanes<T>) {
-        Vec<T> part[keys];
+        const Vec<T> part = load_as(key + d);
 #pragma GCC unroll 4
-        for (int j = 0; j < keys; ++j) {
-            const S* from = key + j * stride + d;
-            part[j] = load_as(from);
-            prefetch(from + keys_ahead * stride);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; ++r) {
-            const Vec<T> own = load(query + r * features + d);
-#pragma GCC unroll 4
-            for (int j = 0; j < keys; ++j) sum[j][r] = multiply_add(part[j], own, sum[j][r]);
-        }
+        for (int r = 0; r < rows; ++r)
+            sum[r] = multiply_add(part, load(query + r * features + d), sum[r]);
     }
-    if (d < features)
-        for (int j = 0; j < keys; ++j) {
-            const Vec<T> part = load_first_as(key + j * stride + d, features - d, T(0));
-            for (int r = 0; r < rows; ++r)
-                sum[j][r] = multiply_add(
-                    part, load_first(query + r * features + d, features - d, T(0)), sum[j][r]);
-        }
+    if (d < features) {
+        const Vec<T> part = load_first_as(key + d, features - d, T(0));
+        for (int r = 0; r < rows; ++r)
+            sum[r] = multiply_add(part, load_first(query + r * features + d, features - d, T(0)),
+                                  sum[r]);
+    }
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
-        for (int j = 0; j < keys; ++j) to[r * row_stride<T> + j] = sum_of_lanes(sum[j][r]);
+    for (int r = 0; r < rows; ++r) to[r * row_stride<T>] = sum_of_lanes(sum[r]);
 }
 
 template <class S, int rows>
@@ -68,16 +58,12 @@ void score_rows(const AttentionStrip& strip, const AttentionDirect& block, size 
     using T = Compute<S>;
     const T* query = static_cast<const T*>(strip.query) + first * strip.features;
     T* scores = static_cast<T*>(strip.scores) + first * row_stride<T>;
-    const S* keys = static_cast<const S*>(block.array);
-    size k = strip.begin;
-    for (; k + keys_at_once <= block.used; k += keys_at_once)
-        multiply_keys<S, rows, keys_at_once>(keys + k * block.stride, block.stride, query,
-                                             strip.features, scores + k);
-    for (; k < block.used; ++k)
-        multiply_keys<S, rows, 1>(keys + k * block.stride, block.stride, query, strip.features,
-                                  scores + k);
+    const S* key = static_cast<const S*>(block.array) + strip.begin * block.stride;
+    for (size k = strip.begin; k < block.used; ++k, key += block.stride)
+        multiply_key<S, rows>(key, query, strip.features, scores + k);
     for (size r = 0; r < rows; ++r)
-        for (size rest = k; rest < strip.end; ++rest) scores[r * row_stride<T> + rest] = T(0);
+        for (size rest = block.used; rest < strip.end; ++rest)
+            scores[r * row_stride<T> + rest] = T(0);
 }
 
 template <class S>
@@ -114,38 +100,37 @@ inline void average_rows(const AttentionStrip& strip, const AttentionDirect& blo
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
         const T factor = strip.rescales ? static_cast<const T*>(strip.rescale)[row + r] : T(1);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) sum[r][v] = load(place(r, v)) * splat(factor);
     }
     for (size k = strip.begin; k < block.used; ++k) {
         Vec<T> part[vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) {
             const S* from = values + k * block.stride + v * lanes<T>;
-            prefetch(from + keys_ahead * block.stride);
             part[v] = v < vectors - 1 || left >= lanes<T> ? load_as(from)
                                                           : load_first_as(from, left, T(0));
         }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; ++r) {
             const Vec<T> weight = splat(weights[r * row_stride<T> + k]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int v = 0; v < vectors; ++v) sum[r][v] = multiply_add(weight, part[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) store(place(r, v), sum[r][v]);
 }
 
 template <class S, int rows>
 void average_features(const AttentionStrip& strip, const AttentionDirect& block,
                       size row) noexcept {
-    constexpr size step = lanes<Compute<S>>;
+    constexpr size step = lanes<Compute<S>>, vectors = vectors_at_once(rows);
     size feature = 0;
-    for (; feature + vectors_at_once * step <= block.features; feature += vectors_at_once * step)
-        average_rows<S, rows, vectors_at_once>(strip, block, row, feature);
+    for (; feature + vectors * step <= block.features; feature += vectors * step)
+        average_rows<S, rows, vectors>(strip, block, row, feature);
     for (; feature < block.features; feature += step)
         average_rows<S, rows, 1>(strip, block, row, feature);
 }
