@@ -145,26 +145,40 @@ void line(const WindowTask& task) noexcept {
     if (i < task.outputs) tile<T, 1, true>(task, x + i, 1, y + i, 1, task.outputs - i);
 }
 
+constexpr size most_packed_taps = 256;
+
 // All places of one vector of lines. Those of a tile are `lanes` apart; the tiles that begin at
-// each of the places in between take turns, and see the same part of x.
+// each of the places in between take turns, and see the same part of x. Unless there are many taps,
+// that part is copied next to one another: vectors a whole number of pages apart, as in rows of a
+// power of two, share few sets of the cache.
 template <class T, bool partial>
 void places(const WindowTask& task, const T* x, T* y, size count) noexcept {
-    constexpr size width = lanes<T>;
-    const size in = task.x_stride, out = task.y_stride;
-    for (size base = 0; base < task.outputs; base += tile_height * width) {
+    constexpr size width = lanes<T>, most = tile_height * width;
+    alignas(64) T packed[(most + most_packed_taps) * width];
+    const bool packs = task.tap_count <= most_packed_taps;
+    const size in = packs ? width : task.x_stride, out = task.y_stride;
+    for (size base = 0; base < task.outputs; base += most) {
         const size left = task.outputs - base;
+        const T* from = x + base * task.x_stride;
+        if (packs) {
+            const size rows = (left < most ? left : most) + task.tap_count - 1;
+            for (size row = 0; row < rows; ++row, from += task.x_stride)
+                store(packed + row * width, load_lanes<T, partial>(from, count));
+            from = packed;
+        }
         for (size r = 0; r < width && r < left; ++r) {
             const size found = (left - r + width - 1) / width;
             const size high = found < tile_height ? found : tile_height;
             size t = 0;
-            const auto at = [&](size place) { return base + r + place * width; };
+            const auto at = [&](size place) { return r + place * width; };
+            T* const to = y + base * out;
             for (; t + tile_height <= high; t += tile_height)
-                tile<T, tile_height, partial>(task, x + at(t) * in, in, y + at(t) * out, out,
+                tile<T, tile_height, partial>(task, from + at(t) * in, in, to + at(t) * out, out,
                                               count);
             for (; t + 4 <= high; t += 4)
-                tile<T, 4, partial>(task, x + at(t) * in, in, y + at(t) * out, out, count);
+                tile<T, 4, partial>(task, from + at(t) * in, in, to + at(t) * out, out, count);
             for (; t < high; ++t)
-                tile<T, 1, partial>(task, x + at(t) * in, in, y + at(t) * out, out, count);
+                tile<T, 1, partial>(task, from + at(t) * in, in, to + at(t) * out, out, count);
         }
     }
 }
