@@ -72,33 +72,38 @@ inline void multiply_weights(const T* weights, const T* values, size depth,
     }
 }
 
+// Sums over many keys are cut: the error of a chain grows with its length, and what is summed up so
+// far is rounded with every term.
+constexpr size piece_keys = 64;
+
 template <class T>
 void average(const AttentionStrip& strip) noexcept {
     constexpr size width = tile_columns<T>;
     const T* weights = static_cast<const T*>(strip.scores) + strip.begin;
     const T* values = static_cast<const T*>(strip.values) + strip.begin * width;
     const T* rescale = static_cast<const T*>(strip.rescale);
+    const size depth = strip.end - strip.begin;
     T* to = static_cast<T*>(strip.averages);
     for (size p = 0; p < strip.value_panels;
-         ++p, values += strip.value_depth * width, to += tile_rows * width) {
-        Vec<T> sum[tile_rows][tile_vectors];
-#pragma GCC unroll 16
-        for (size r = 0; r < tile_rows; ++r)
-#pragma GCC unroll 4
-            for (size v = 0; v < tile_vectors; ++v)
-                sum[r][v] = strip.first ? Vec<T>{} : load(to + r * width + v * lanes<T>);
-        if (strip.rescales && !strip.first) {
+         ++p, values += strip.value_depth * width, to += tile_rows * width)
+        for (size k = 0; k < depth; k += piece_keys) {
+            Vec<T> sum[tile_rows][tile_vectors];
+            clear_tile<T, tile_rows, tile_vectors>(sum);
+            multiply_weights<T>(weights + k, values + k * width,
+                                depth - k < piece_keys ? depth - k : piece_keys, sum);
+            const bool adds = k > 0 || !strip.first, rescales = k == 0 && strip.rescales;
 #pragma GCC unroll 16
             for (size r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 4
-                for (size v = 0; v < tile_vectors; ++v) sum[r][v] = sum[r][v] * splat(rescale[r]);
+                for (size v = 0; v < tile_vectors; ++v) {
+                    T* const place = to + r * width + v * lanes<T>;
+                    if (adds) {
+                        const Vec<T> old = load(place);
+                        sum[r][v] = sum[r][v] + (rescales ? old * splat(rescale[r]) : old);
+                    }
+                    store(place, sum[r][v]);
+                }
         }
-        multiply_weights<T>(weights, values, strip.end - strip.begin, sum);
-#pragma GCC unroll 16
-        for (size r = 0; r < tile_rows; ++r)
-#pragma GCC unroll 4
-            for (size v = 0; v < tile_vectors; ++v) store(to + r * width + v * lanes<T>, sum[r][v]);
-    }
 }
 
 template <class T>

@@ -82,28 +82,25 @@ void scores(const AttentionStrip& strip, const AttentionDirect& block) noexcept 
     }
 }
 
+// Keys of a block whose values are summed before they are added to what there is: the error of a
+// chain grows with its length, and what is summed up so far is rounded with every term.
+struct Piece {
+    size begin, end;
+    bool first;
+};
+constexpr size piece_keys = 128;
+
 // The averages of some rows for `vectors` vectors of features.
 template <class S, int rows, int vectors>
-inline void average_rows(const AttentionStrip& strip, const AttentionDirect& block, size row,
-                         size feature) noexcept {
+inline void average_rows(const AttentionStrip& strip, const AttentionDirect& block,
+                         const Piece& piece, size row, size feature) noexcept {
     using T = Compute<S>;
     constexpr size width = tile_columns<T>;
     const S* values = static_cast<const S*>(block.array) + feature;
     const T* weights = static_cast<const T*>(strip.scores) + row * row_stride<T>;
-    const auto place = [&](size r, size v) {
-        const size f = feature + v * lanes<T>;
-        return static_cast<T*>(strip.averages) + (f / width * tile_rows + row + r) * width +
-               f % width;
-    };
     const size left = block.features - feature - (vectors - 1) * lanes<T>;  // in the last vector
-    Vec<T> sum[rows][vectors];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-        const T factor = strip.rescales ? static_cast<const T*>(strip.rescale)[row + r] : T(1);
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v) sum[r][v] = load(place(r, v)) * splat(factor);
-    }
-    for (size k = strip.begin; k < block.used; ++k) {
+    Vec<T> sum[rows][vectors] = {};
+    for (size k = piece.begin; k < piece.end; ++k) {
         Vec<T> part[vectors];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) {
@@ -118,29 +115,41 @@ inline void average_rows(const AttentionStrip& strip, const AttentionDirect& blo
             for (int v = 0; v < vectors; ++v) sum[r][v] = multiply_add(weight, part[v], sum[r][v]);
         }
     }
+    const bool rescales = piece.first && strip.rescales;
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r)
+    for (int r = 0; r < rows; ++r) {
+        const T factor = rescales ? static_cast<const T*>(strip.rescale)[row + r] : T(1);
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v) store(place(r, v), sum[r][v]);
+        for (int v = 0; v < vectors; ++v) {
+            const size f = feature + v * lanes<T>;
+            T* const place = static_cast<T*>(strip.averages) +
+                             (f / width * tile_rows + row + r) * width + f % width;
+            store(place, load(place) * splat(factor) + sum[r][v]);
+        }
+    }
 }
 
 template <class S, int rows>
-void average_features(const AttentionStrip& strip, const AttentionDirect& block,
+void average_features(const AttentionStrip& strip, const AttentionDirect& block, const Piece& piece,
                       size row) noexcept {
     constexpr size step = lanes<Compute<S>>, vectors = vectors_at_once(rows);
     size feature = 0;
     for (; feature + vectors * step <= block.features; feature += vectors * step)
-        average_rows<S, rows, vectors>(strip, block, row, feature);
+        average_rows<S, rows, vectors>(strip, block, piece, row, feature);
     for (; feature < block.features; feature += step)
-        average_rows<S, rows, 1>(strip, block, row, feature);
+        average_rows<S, rows, 1>(strip, block, piece, row, feature);
 }
 
 template <class S>
 void average(const AttentionStrip& strip, const AttentionDirect& block) noexcept {
-    size row = 0;
-    for (; row + rows_at_once <= strip.rows; row += rows_at_once)
-        average_features<S, rows_at_once>(strip, block, row);
-    for (; row < strip.rows; ++row) average_features<S, 1>(strip, block, row);
+    for (size k = strip.begin; k < block.used; k += piece_keys) {
+        const size end = block.used - k < piece_keys ? block.used : k + piece_keys;
+        const Piece piece = {k, end, k == strip.begin};
+        size row = 0;
+        for (; row + rows_at_once <= strip.rows; row += rows_at_once)
+            average_features<S, rows_at_once>(strip, block, piece, row);
+        for (; row < strip.rows; ++row) average_features<S, 1>(strip, block, piece, row);
+    }
 }
 
 template <class S>
