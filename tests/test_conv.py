@@ -198,6 +198,24 @@ def test_causal_streams_have_the_bits_of_the_whole() -> None:
             np.testing.assert_array_equal(state, x[..., -3:])
 
 
+@pytest.mark.parametrize("far", [10, 1 << 40, 1 << 80])
+def test_steps_beyond_the_input_leave_one_result(far: int) -> None:
+    random = random_for("conv", "far", far)
+    x, w = (random.standard_normal(s) for s in ((2, 4, 9), (6, 4, 3)))
+    got, first = conv1d(x, w, stride=far), conv1d(x, w)[..., :1]
+    # The same terms in another order: 12 of about one.
+    np.testing.assert_allclose(got, first, rtol=0, atol=1e-13)
+    slope = random.standard_normal(got.shape)
+    whole = np.zeros((2, 6, 7))
+    whole[..., :1] = slope
+    for own, known in zip(
+        conv1d_vjp(x, w, slope, stride=far), conv1d_vjp(x, w, whole), strict=True
+    ):
+        np.testing.assert_allclose(own, known, rtol=0, atol=1e-13)
+    single = random.standard_normal((6, 4, 1))
+    np.testing.assert_array_equal(conv1d(x, single, dilation=far), conv1d(x, single))
+
+
 def test_errors() -> None:
     x, w = np.ones((2, 4, 9)), np.ones((6, 2, 3))
     for call, text in (
@@ -211,6 +229,10 @@ def test_errors() -> None:
         (lambda: conv1d(x, w, groups=2, padding=-1), "`padding` must be an integer of 0 or more"),
         (lambda: conv1d(x, w, groups=2, padding="full"), '"same" or "valid"'),
         (lambda: conv1d(x, w, groups=2, padding="same", stride=2), "`stride` must be 1"),
+        (lambda: conv1d(x, w, groups=2, padding=1 << 61), "`padding` must leave an array that"),
+        (lambda: conv1d(x, w, groups=2, padding=1 << 80), "`padding` must leave an array that"),
+        (lambda: conv1d(x, w, groups=2, dilation=1 << 80), "`w` must not reach beyond the padded"),
+        (lambda: conv1d(x, w, groups=1 << 80), "`w` must have 4 channels / "),
         (lambda: conv1d_vjp(x, w, np.ones(3), groups=2), "`cotangent` must have shape"),
         (lambda: causal_conv1d(x, w[0]), "causal_conv1d: `w` must have shape"),
         (lambda: causal_conv1d(x, np.ones((4, 2)), activation="tanh"), "`activation` must be"),
@@ -219,8 +241,13 @@ def test_errors() -> None:
         with pytest.raises(ValueError) as caught:
             call()
         assert text in str(caught.value)
-    with pytest.raises(TypeError, match="`stride` must be an integer"):
-        conv1d(x, w, groups=2, stride=1.5)  # type: ignore[arg-type]
+    odd: tuple[Any, ...] = (1.5, None, [[1], [2, 3]], [1, [2]], np.array([[1, 1]]), object())
+    for value in odd:
+        for argument in ("stride", "padding", "dilation", "groups"):
+            with pytest.raises(TypeError, match=f"^conv1d: `{argument}` must be an integer"):
+                conv1d(x, w, **{"groups": 2, argument: value})
+    with pytest.raises(ValueError, match='`activation` must be None or "silu"'):
+        causal_conv1d(x, np.ones((4, 2)), activation=np.array([1, 2]))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`x` must be real"):
         conv1d(x.astype(complex), w, groups=2)
 

@@ -11,6 +11,7 @@ from unitstride._einsum_run import fresh
 Array = NDArray[Any]
 
 _NAME = "causal_conv1d"
+_ACTIVATIONS = ("silu", "swish")
 
 
 def causal_conv1d(
@@ -77,7 +78,7 @@ def causal_conv1d(
             f"{_NAME}: `w` must have shape ({channels}, taps) with at least one tap, "
             f"got {kernel.shape}"
         )
-    if activation not in (None, "silu", "swish"):
+    if activation is not None and not (type(activation) is str and activation in _ACTIVATIONS):
         raise ValueError(f'{_NAME}: `activation` must be None or "silu", got {activation!r}')
     dtype, taps = _arguments.wider(signal.dtype, kernel.dtype), kernel.shape[1]
     signal, kernel = signal.astype(dtype, copy=False), kernel.astype(dtype, copy=False)

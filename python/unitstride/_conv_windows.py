@@ -1,6 +1,7 @@
 """Convolution with channels as contraction of windows, which are views: no copy per tap."""
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -55,9 +56,12 @@ class Conv:
 def _each(function: str, argument: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
     """Return one integer for each axis."""
     kind = f"an integer of {least} or more, or {axes} of them"
-    given = [value] * axes if np.ndim(value) == 0 else list(value)
     try:
-        sizes = tuple(index(item) for item in given)
+        sizes = (index(value),) * axes
+    except TypeError:
+        sizes = ()
+    try:
+        sizes = sizes or tuple(index(item) for item in value)
     except TypeError:
         raise TypeError(f"{function}: `{argument}` must be {kind}, got {value!r}") from None
     if len(sizes) != axes or any(size < least for size in sizes):
@@ -131,7 +135,14 @@ def prepare(
     places = tuple(
         (n - far - 1) // step + 1 for n, far, step in zip(lengths, reach, steps, strict=True)
     )
+    # Where there is one of them, it does not matter how far the next one would be.
+    steps = tuple(1 if n == 1 else step for n, step in zip(places, steps, strict=True))
+    spread = tuple(1 if m == 1 else d for m, d in zip(kernel.shape[2:], spread, strict=True))
     dtype = _arguments.wider(signal.dtype, kernel.dtype)
+    if math.prod((*signal.shape[:2], *lengths)) > sys.maxsize // dtype.itemsize:
+        raise ValueError(
+            f"{function}: `padding` must leave an array that can be addressed, got {padding!r}"
+        )
     offset = None
     if bias is not None:
         offset = _arguments.as_array(function, "bias", bias)

@@ -95,6 +95,11 @@ def _errors(name: str) -> tuple[ErrorInput, ...]:
         ),
         ({"mode": 1}, TypeError, "`mode` must be one of full, same, valid, causal, got 1"),
         ({"method": "fast"}, ValueError, "`method` must be one of auto, direct, fft, got 'fast'"),
+        (
+            {"method": np.arange(2)},
+            TypeError,
+            "`method` must be one of auto, direct, fft, got array([0, 1])",
+        ),
         ({"boundary": "wrap"}, ValueError, f"`boundary` must be one of {words}, got 'wrap'"),
     ]
     arrays: list[tuple[tuple[Any, ...], type[Exception], str]] = [

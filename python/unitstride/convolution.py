@@ -16,6 +16,10 @@ Method = Literal["auto", "direct", "fft"]
 Boundary = Literal["zero", "reflect", "replicate", "circular", "symmetric"]
 
 
+def _are_defaults(method: object, boundary: object) -> bool:
+    return type(method) is type(boundary) is str and method == "auto" and boundary == "zero"
+
+
 def convolve(
     x: ArrayLike,
     k: ArrayLike,
@@ -97,7 +101,7 @@ def convolve(
            [2, 4],
            [6, 8]])
     """
-    if core is not None and out is None and method == "auto" and boundary == "zero":
+    if core is not None and out is None and _are_defaults(method, boundary):
         fast: Array | None = core.convolve_fast(x, k, mode, axis)
         if fast is not None:
             return fast
@@ -152,7 +156,7 @@ def correlate(
     >>> correlate([1.0, 2.0, 4.0, 8.0], [-1.0, 1.0], mode="valid")
     array([1., 2., 4.])
     """
-    if core is not None and out is None and method == "auto" and boundary == "zero":
+    if core is not None and out is None and _are_defaults(method, boundary):
         fast: Array | None = core.correlate_fast(x, k, mode, axis)
         if fast is not None:
             return fast
